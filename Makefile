@@ -1,0 +1,85 @@
+# The only list of commands: `make help` prints it.
+# Variables: ENGINE=auto|docker|process  BASE_IMAGE=name  PAIRS=2  ARGS="--json"  PYTHON=python3.12
+
+SHELL := /bin/bash
+PYTHON ?= python3
+ENGINE ?= auto
+BASE_IMAGE ?=
+PAIRS ?= 2
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+HARNESS := $(BIN)/harness
+UV := $(shell command -v uv 2>/dev/null)
+BASE_OPTION := $(if $(BASE_IMAGE),--base-image $(BASE_IMAGE))
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test lint format data doctor bench base-image clean
+
+help: ## Print this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+build: $(VENV)/.run ## Set up everything and build the submission's image (ENGINE=, BASE_IMAGE=)
+	@$(HARNESS) build --engine $(ENGINE) $(BASE_OPTION)
+
+run: data ## Dry-run the submission on test/: fields to submission/, the record to runs/
+	@$(HARNESS) run --engine $(ENGINE) $(BASE_OPTION) $(ARGS)
+
+data: $(VENV)/.run ## Make phantom data in test/ and truth/ when test/ has none (PAIRS=)
+	@$(HARNESS) phantom --if-empty --pairs $(PAIRS)
+
+test: $(VENV)/.test ## Run the tests; those without their engine, browser or GPU skip, with a reason
+	@$(BIN)/pytest $(ARGS)
+
+lint: $(VENV)/.test ## Check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(VENV)/.test ## Put the code into shape
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(VENV)/.test ## Run the benchmarks; each prints its table
+	@for program in bench/*.py; do $(BIN)/python $$program || exit; done
+
+doctor: $(VENV)/.run ## Say what this machine has for timed runs, and what it lacks
+	@$(HARNESS) doctor
+
+base-image: ## Make the base image from Debian packages, for sites without an image registry
+	@scripts/base-image $(ARGS)
+
+clean: ## Remove what the commands made: environment, caches, runs, fields (not test/ or truth/)
+	@rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find submission -mindepth 1 ! -name README.md -delete
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment. Each stamp is newer than what it was made from, so up to date means silent.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "Python 3.11 or newer is needed; name one with PYTHON=python3.12" >&2; exit 1; }
+	@echo "setting up $(VENV)/, once" >&2
+ifneq ($(UV),)
+	@$(UV) venv --quiet --python $(PYTHON) $(VENV)
+else
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "Python's venv module is needed (Debian: apt-get install python3-venv), or uv" >&2; exit 1; }
+endif
+
+ifneq ($(UV),)
+INSTALL = $(UV) pip install --quiet --python $(BIN)/python
+else
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+endif
+
+$(VENV)/.run: pyproject.toml constraints.txt method/requirements.txt | $(BIN)/python
+	@echo "installing the harness and the method's requirements" >&2
+	@$(INSTALL) --constraint constraints.txt --editable .
+	@$(INSTALL) --requirement method/requirements.txt
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	@echo "installing what the tests need" >&2
+	@$(INSTALL) --constraint constraints.txt --editable '.[test,report,evaluation]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""The contract: challenge, tasks, pairs, fields. Pure: no containers, no clocks."""
