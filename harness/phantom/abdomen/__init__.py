@@ -1,0 +1,1 @@
+"""task_01: one abdomen in MR (fixed) and CT (moving)."""

@@ -1,0 +1,1 @@
+"""task_03: a chain of subjects with one brain anatomy; neighbours are a pair."""

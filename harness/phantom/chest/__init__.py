@@ -1,0 +1,1 @@
+"""task_02: one chest at exhale (fixed) and inhale (moving)."""
