@@ -1,0 +1,35 @@
+"""``python -m harness.probe``: watches what one JSON line on stdin says, until stdin ends.
+
+Prints the trace's header once it watches. Not meant to be called by hand: see
+:mod:`harness.probe.client`.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from pydantic import ValidationError
+
+from harness.probe.watch import Watcher, WatchSpec
+
+
+def main() -> int:
+    # Ctrl-C reaches the whole process group; the witness must outlive what it watches.
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    try:
+        # Unbuffered: the watch polls the descriptor itself for its end.
+        with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as control:
+            spec = WatchSpec.model_validate_json(control.readline())
+        watcher = Watcher(spec)
+        with spec.trace.open("wb") as trace:
+            watcher.run(trace, sys.stdin.fileno(), sys.stdout.buffer)
+    except (OSError, ValidationError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

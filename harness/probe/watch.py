@@ -1,0 +1,213 @@
+"""The watch itself: read events from the kernel and stamp them at once, decode and write later.
+
+Two threads. The watcher only reads, stamps and hands over; the writer decodes and writes, because a
+write can wait for the disk (a journal's commit: tens of milliseconds) and stamps must not.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import select
+import threading
+import time
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+
+from harness.probe import inotify
+from harness.probe.realtime import become_punctual, follow_watcher
+from harness.probe.trace import End, Event, FileEvent, Header, Placement, Root, to_line
+
+if TYPE_CHECKING:
+    from harness.probe.inotify import RawEvent
+
+_READ_BYTES = 1 << 16
+_IDLE_MS = 20  # the writer gets its work when nothing has happened for so long ...
+_MAX_PENDING = 4096  # ... or when so many reads are pending ...
+_MAX_PENDING_NS = 250_000_000  # ... or for so long
+_DATA_MASK = inotify.IN_OPEN
+_OUTPUT_MASK = (
+    inotify.IN_CREATE
+    | inotify.IN_CLOSE_WRITE
+    | inotify.IN_MOVED_TO
+    | inotify.IN_MOVED_FROM
+    | inotify.IN_DELETE
+)
+_APPEARED = inotify.IN_CREATE | inotify.IN_MOVED_TO
+_EVENTS = {
+    inotify.IN_OPEN: Event.OPEN,
+    inotify.IN_CREATE: Event.CREATED,
+    inotify.IN_CLOSE_WRITE: Event.CLOSED,
+    inotify.IN_MOVED_TO: Event.MOVED_IN,
+    inotify.IN_MOVED_FROM: Event.MOVED_OUT,
+    inotify.IN_DELETE: Event.DELETED,
+}
+
+
+class WatchSpec(BaseModel):
+    """What to watch. ``inputs`` and ``fields`` are paths relative to ``data_dir`` and
+    ``output_dir``; events of other files are left out, however many a submission makes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    placement: Placement
+    trace: Path
+    data_dir: Path
+    output_dir: Path
+    inputs: tuple[PurePosixPath, ...]
+    fields: tuple[PurePosixPath, ...]
+
+
+class Watcher:
+    """Watches until its control descriptor is closed by the other side.
+
+    The folders of all inputs must exist; folders of fields may appear later.
+    """
+
+    def __init__(self, spec: WatchSpec) -> None:
+        self._spec = spec
+        self._expected = {
+            Root.DATA: frozenset(str(path) for path in spec.inputs),
+            Root.OUTPUT: frozenset(str(path) for path in spec.fields),
+        }
+        self._field_folders = {parent for path in spec.fields for parent in path.parents}
+        # Numbers are never used twice, so an old one still explains a pending event.
+        self._folders: dict[int, tuple[Root, PurePosixPath]] = {}
+        self._watched: set[tuple[Root, PurePosixPath]] = set()
+        self._pending: list[tuple[int, bytes]] = []
+        self._work: queue.SimpleQueue[list[tuple[int, bytes]] | None] = queue.SimpleQueue()
+        self._lost: list[str] = []
+        self._written = 0
+        self._inotify = inotify.open_inotify()
+        for folder in sorted({path.parent for path in spec.inputs}):
+            self._add(Root.DATA, folder)
+        for folder in sorted(self._field_folders):
+            if (spec.output_dir / folder).is_dir():
+                self._add(Root.OUTPUT, folder)
+
+    def run(self, trace: IO[bytes], control: int, announce: IO[bytes]) -> None:
+        """Watch and write ``trace`` until ``control`` reports its end; one line to ``announce``
+        once every event from now on will be seen."""
+        precision = become_punctual()
+        header = Header(
+            placement=self._spec.placement, precision=precision, t_ns=time.monotonic_ns()
+        )
+        trace.write(to_line(header))
+        trace.flush()
+        announce.write(to_line(header))
+        announce.flush()
+        writer = threading.Thread(target=self._write, args=(trace,), name="writer")
+        writer.start()
+        poll = select.poll()
+        poll.register(self._inotify, select.POLLIN)
+        poll.register(control, select.POLLIN | select.POLLHUP)
+        stopping = False
+        while not stopping:
+            ready = dict(poll.poll(_IDLE_MS if self._pending else None))
+            if self._inotify in ready:
+                self._read_all()
+            if not ready or self._pending_is_long():
+                self._hand_over()
+            stopping = control in ready and os.read(control, 1) == b""
+        self._read_all()
+        self._hand_over()
+        self._work.put(None)
+        writer.join()
+        end = End(t_ns=time.monotonic_ns(), events=self._written, lost=tuple(self._lost))
+        trace.write(to_line(end))
+        trace.flush()
+
+    def _pending_is_long(self) -> bool:
+        if not self._pending:
+            return False
+        age_ns = time.monotonic_ns() - self._pending[0][0]
+        return len(self._pending) > _MAX_PENDING or age_ns > _MAX_PENDING_NS
+
+    def _read_all(self) -> None:
+        new: list[bytes] = []
+        while len(new) < _MAX_PENDING:
+            try:
+                buffer = os.read(self._inotify, _READ_BYTES)
+            except BlockingIOError:
+                break
+            self._pending.append((time.monotonic_ns(), buffer))
+            new.append(buffer)
+        # A folder made during the run must be watched before more happens in it.
+        for buffer in new:
+            self._follow_folders(buffer)
+
+    def _follow_folders(self, buffer: bytes) -> None:
+        for raw in inotify.decode(buffer):
+            if raw.mask & inotify.IN_IGNORED:
+                self._watched.discard(self._folders[raw.watch])
+            elif raw.mask & inotify.IN_ISDIR and raw.mask & _APPEARED:
+                root, folder = self._folders[raw.watch]
+                if root is Root.OUTPUT and folder / raw.name in self._field_folders:
+                    self._adopt(folder / raw.name)
+
+    def _adopt(self, folder: PurePosixPath) -> None:
+        """Watch a folder that appeared late, and note what was in it before that."""
+        try:
+            if (Root.OUTPUT, folder) in self._watched:
+                return
+            self._add(Root.OUTPUT, folder)
+            names = [path.name for path in (self._spec.output_dir / folder).iterdir()]
+        except OSError as error:
+            self._lost.append(f"{folder}: appeared and could not be watched ({error.strerror})")
+            return
+        for name in names:
+            path = folder / name
+            if path in self._field_folders:
+                self._adopt(path)
+            elif str(path) in self._expected[Root.OUTPUT]:
+                self._lost.append(f"{path}: written before its new folder could be watched")
+
+    def _add(self, root: Root, folder: PurePosixPath) -> None:
+        base, mask = (
+            (self._spec.data_dir, _DATA_MASK)
+            if root is Root.DATA
+            else (self._spec.output_dir, _OUTPUT_MASK)
+        )
+        watch = inotify.add_watch(self._inotify, base / folder, mask)
+        self._folders[watch] = (root, folder)
+        self._watched.add((root, folder))
+
+    def _hand_over(self) -> None:
+        if self._pending:
+            self._work.put(self._pending)
+            self._pending = []
+
+    def _write(self, trace: IO[bytes]) -> None:
+        """The writer thread: until it is handed None."""
+        follow_watcher()
+        while (batch := self._work.get()) is not None:
+            try:
+                self._write_batch(trace, batch)
+            except OSError as error:
+                self._lost.append(f"the trace could not be written ({error.strerror})")
+
+    def _write_batch(self, trace: IO[bytes], batch: list[tuple[int, bytes]]) -> None:
+        for t_ns, buffer in batch:
+            for raw in inotify.decode(buffer):
+                event = self._interpret(t_ns, raw)
+                if event is not None:
+                    trace.write(to_line(event))
+                    self._written += 1
+        trace.flush()
+
+    def _interpret(self, t_ns: int, raw: RawEvent) -> FileEvent | None:
+        if raw.mask & inotify.IN_Q_OVERFLOW:
+            self._lost.append("the kernel's queue of events overflowed")
+            return None
+        root, folder = self._folders[raw.watch]
+        if raw.mask & inotify.IN_UNMOUNT or (raw.mask & inotify.IN_IGNORED and root is Root.DATA):
+            self._lost.append(f"{root} {folder}: removed or unmounted during the run")
+        if raw.mask & (inotify.IN_UNMOUNT | inotify.IN_IGNORED):
+            return None
+        path = str(folder / raw.name)
+        if raw.mask & inotify.IN_ISDIR or path not in self._expected[root]:
+            return None
+        kind = next(event for bit, event in _EVENTS.items() if raw.mask & bit)
+        return FileEvent(t_ns=t_ns, event=kind, root=root, path=path)

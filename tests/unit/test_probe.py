@@ -1,0 +1,313 @@
+"""The probe on real files: the real program, the real kernel."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from harness.errors import ProbeError
+from harness.probe.client import Probe
+from harness.probe.inotify import IN_OPEN, RawEvent, decode
+from harness.probe.trace import (
+    End,
+    Event,
+    FileEvent,
+    Header,
+    Placement,
+    Root,
+    Trace,
+    TraceTail,
+    read_trace,
+    to_line,
+)
+from harness.probe.watch import WatchSpec
+
+INPUT, OTHER_INPUT = PurePosixPath("task_01/a.nii.gz"), PurePosixPath("task_01/b.nii.gz")
+FIELD, LATE_FIELD = PurePosixPath("task_01/disp.npz"), PurePosixPath("late/disp.npz")
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> WatchSpec:
+    """Two inputs, a field whose folder is there and one whose folder is not."""
+    (tmp_path / "data/task_01").mkdir(parents=True)
+    (tmp_path / "output/task_01").mkdir(parents=True)
+    for path in (INPUT, OTHER_INPUT):
+        (tmp_path / "data" / path).write_bytes(b"voxels")
+    return WatchSpec(
+        placement=Placement.HOST,
+        trace=tmp_path / "trace.jsonl",
+        data_dir=tmp_path / "data",
+        output_dir=tmp_path / "output",
+        inputs=(INPUT, OTHER_INPUT),
+        fields=(FIELD, LATE_FIELD),
+    )
+
+
+def events_of(trace: Trace, root: Root, path: PurePosixPath) -> list[Event]:
+    return [e.event for e in trace.events if e.root is root and e.path == str(path)]
+
+
+def in_child(code: str, *arguments: str | Path) -> None:
+    """What a submission does, in a process of its own."""
+    subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True)
+
+
+OPENINGS = {
+    "read": "open(sys.argv[1], 'rb').read()",
+    "low level": "os.read(os.open(sys.argv[1], os.O_RDONLY), 1)",
+    "open only": "os.open(sys.argv[1], os.O_RDONLY)",
+    "mmap": "mmap.mmap(os.open(sys.argv[1], os.O_RDONLY), 0, prot=mmap.PROT_READ)[0]",
+    "relative to a folder": (
+        "os.open(os.path.basename(sys.argv[1]), os.O_RDONLY,"
+        " dir_fd=os.open(os.path.dirname(sys.argv[1]), os.O_RDONLY))"
+    ),
+    "symlink": "os.symlink(sys.argv[1], '{tmp}/link'); open('{tmp}/link', 'rb').read()",
+    "another program": "subprocess.run(['cat', sys.argv[1]], check=True, stdout=-3)",
+    "forked worker": "os.fork() or os._exit(len(open(sys.argv[1], 'rb').read()) * 0)",
+}
+
+
+@pytest.mark.parametrize("code", OPENINGS.values(), ids=OPENINGS.keys())
+def test_every_way_to_read_is_an_access(spec: WatchSpec, tmp_path: Path, code: str) -> None:
+    head = "import os, sys, mmap, subprocess; "
+    with Probe(spec) as probe:
+        before_ns = time.monotonic_ns()
+        in_child(head + code.replace("{tmp}", str(tmp_path)), spec.data_dir / INPUT)
+        after_ns = time.monotonic_ns()
+        trace = probe.finish()
+    assert trace.complete
+    opened = [e for e in trace.events if e.path == str(INPUT)]
+    assert opened
+    assert all(e.event is Event.OPEN and before_ns < e.t_ns < after_ns + 10**7 for e in opened)
+    assert events_of(trace, Root.DATA, OTHER_INPUT) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "os.stat(sys.argv[1])",
+        "os.access(sys.argv[1], os.R_OK)",
+        "os.listdir(os.path.dirname(sys.argv[1]))",
+        "os.open(sys.argv[1], os.O_PATH)",
+        "list(os.scandir(os.path.dirname(sys.argv[1])))[0].stat()",
+    ],
+)
+def test_looking_is_not_an_access(spec: WatchSpec, code: str) -> None:
+    with Probe(spec) as probe:
+        in_child(f"import os, sys; {code}", spec.data_dir / INPUT)
+        trace = probe.finish()
+    assert trace.complete
+    assert trace.events == ()
+
+
+def test_rename_onto_the_final_name(spec: WatchSpec) -> None:
+    final = spec.output_dir / FIELD
+    with Probe(spec) as probe:
+        final.with_suffix(".part").write_bytes(b"1")
+        final.with_suffix(".part").replace(final)
+        trace = probe.finish()
+    assert events_of(trace, Root.OUTPUT, FIELD) == [Event.MOVED_IN]
+
+
+def test_written_in_place_then_removed(spec: WatchSpec) -> None:
+    final = spec.output_dir / FIELD
+    with Probe(spec) as probe:
+        final.write_bytes(b"1")
+        final.unlink()
+        trace = probe.finish()
+    assert events_of(trace, Root.OUTPUT, FIELD) == [Event.CREATED, Event.CLOSED, Event.DELETED]
+
+
+def test_hard_link_to_the_final_name(spec: WatchSpec) -> None:
+    final = spec.output_dir / FIELD
+    with Probe(spec) as probe:
+        final.with_suffix(".part").write_bytes(b"1")
+        os.link(final.with_suffix(".part"), final)
+        trace = probe.finish()
+    assert events_of(trace, Root.OUTPUT, FIELD) == [Event.CREATED]
+
+
+def test_memory_map_is_closed_when_unmapped(spec: WatchSpec) -> None:
+    with Probe(spec) as probe:
+        descriptor = os.open(spec.output_dir / FIELD, os.O_RDWR | os.O_CREAT)
+        os.truncate(descriptor, 4096)
+        mapped = mmap.mmap(descriptor, 4096)
+        os.close(descriptor)
+        unmapping_ns = time.monotonic_ns()
+        mapped.close()
+        trace = probe.finish()
+    closed = [e.t_ns for e in trace.events if e.event is Event.CLOSED]
+    assert closed[-1] >= unmapping_ns
+
+
+def test_killed_writer_closes_at_its_end(spec: WatchSpec) -> None:
+    code = (
+        "import os, sys, time\n"
+        "file = open(sys.argv[1], 'wb', buffering=0); file.write(b'half')\n"
+        "print('written', flush=True); time.sleep(60)"
+    )
+    with Probe(spec) as probe:
+        writer = subprocess.Popen(
+            [sys.executable, "-c", code, str(spec.output_dir / FIELD)], stdout=subprocess.PIPE
+        )
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        writer.send_signal(signal.SIGKILL)
+        writer.communicate()
+        trace = probe.finish()
+    assert events_of(trace, Root.OUTPUT, FIELD) == [Event.CREATED, Event.CLOSED]
+
+
+def test_other_files_leave_no_trace(spec: WatchSpec) -> None:
+    """A submission can make as many files as it likes without making the trace longer."""
+    with Probe(spec) as probe:
+        for index in range(300):
+            (spec.output_dir / f"task_01/noise{index}").write_bytes(b"x")
+        (spec.output_dir / FIELD).write_bytes(b"1")
+        trace = probe.finish()
+    assert {e.path for e in trace.events} == {str(FIELD)}
+
+
+def test_folder_made_late_is_watched(spec: WatchSpec) -> None:
+    with Probe(spec) as probe:
+        (spec.output_dir / "late").mkdir()
+        time.sleep(0.2)
+        (spec.output_dir / LATE_FIELD).write_bytes(b"1")
+        trace = probe.finish()
+    assert trace.complete
+    assert events_of(trace, Root.OUTPUT, LATE_FIELD) == [Event.CREATED, Event.CLOSED]
+
+
+def test_folder_that_arrives_with_its_field_makes_the_trace_incomplete(
+    spec: WatchSpec, tmp_path: Path
+) -> None:
+    (tmp_path / "prepared").mkdir()
+    (tmp_path / "prepared/disp.npz").write_bytes(b"1")
+    with Probe(spec) as probe:
+        (tmp_path / "prepared").rename(spec.output_dir / "late")
+        trace = probe.finish()
+    assert not trace.complete
+    assert "late/disp.npz" in trace.lost[0]
+
+
+def test_removed_and_remade_folder_is_watched_again(spec: WatchSpec) -> None:
+    with Probe(spec) as probe:
+        shutil.rmtree(spec.output_dir / "task_01")
+        (spec.output_dir / "task_01").mkdir()
+        time.sleep(0.2)
+        (spec.output_dir / FIELD).write_bytes(b"1")
+        trace = probe.finish()
+    assert trace.complete
+    assert events_of(trace, Root.OUTPUT, FIELD) == [Event.CREATED, Event.CLOSED]
+
+
+def test_overflow_of_the_queue_makes_the_trace_incomplete(spec: WatchSpec) -> None:
+    """The probe is stopped while the kernel's queue fills up."""
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    with Probe(spec) as probe:
+        os.kill(probe.pid, signal.SIGSTOP)
+        for _ in range(limit // 2 + 10):  # two files in turn, so that events do not merge
+            for path in (INPUT, OTHER_INPUT):
+                os.close(os.open(spec.data_dir / path, os.O_RDONLY))
+        os.kill(probe.pid, signal.SIGCONT)
+        trace = probe.finish()
+    assert trace.lost == ("the kernel's queue of events overflowed",)
+
+
+def test_probe_that_died_leaves_an_incomplete_trace(spec: WatchSpec) -> None:
+    with Probe(spec) as probe:
+        os.close(os.open(spec.data_dir / INPUT, os.O_RDONLY))
+        time.sleep(0.5)  # longer than the writer waits for more events
+        os.kill(probe.pid, signal.SIGKILL)
+        trace = probe.finish()
+    assert trace.lost == ("the witness ended early",)
+    assert events_of(trace, Root.DATA, INPUT) == [Event.OPEN]
+
+
+def test_probe_survives_ctrl_c_and_the_request_to_stop(spec: WatchSpec) -> None:
+    with Probe(spec) as probe:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(probe.pid, number)
+        os.close(os.open(spec.data_dir / INPUT, os.O_RDONLY))
+        trace = probe.finish()
+    assert trace.complete
+    assert events_of(trace, Root.DATA, INPUT) == [Event.OPEN]
+
+
+def test_what_cannot_be_watched_is_said_before_the_run(spec: WatchSpec) -> None:
+    shutil.rmtree(spec.data_dir / "task_01")
+    with pytest.raises(ProbeError, match=r"could not start: .*task_01"), Probe(spec):
+        pytest.fail("the probe must not become ready")
+
+
+def test_tail_reads_what_is_written_while_it_grows(spec: WatchSpec) -> None:
+    with Probe(spec) as probe:
+        tail = TraceTail(spec.trace)
+        assert tail.header() == probe.header
+        assert tail.new_records() == []
+        (spec.output_dir / FIELD).write_bytes(b"1")
+        deadline = time.monotonic() + 10
+        seen: list[Header | FileEvent | End] = []
+        while not seen and time.monotonic() < deadline:
+            time.sleep(0.02)
+            seen += tail.new_records()
+        probe.finish()
+        seen += tail.new_records()
+        tail.close()
+    assert [r.event for r in seen if isinstance(r, FileEvent)] == [Event.CREATED, Event.CLOSED]
+    assert isinstance(seen[-1], End)
+
+
+HEADER = {
+    "kind": "header",
+    "schema_version": 1,
+    "clock": "CLOCK_MONOTONIC",
+    "placement": "host",
+    "precision": "plain",
+    "t_ns": 1,
+}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{}\n", b"nonsense\n", json.dumps(HEADER).encode() + b'\n{"kind":"file"}\n'],
+)
+def test_what_is_no_trace_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "trace.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(ProbeError):
+        read_trace(path)
+
+
+def test_torn_last_line_makes_the_trace_incomplete(tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    event = FileEvent(t_ns=2, event=Event.OPEN, root=Root.DATA, path="a")
+    path.write_bytes(json.dumps(HEADER).encode() + b"\n" + to_line(event) + b'{"kind":"fi')
+    trace = read_trace(path)
+    assert trace.events == (event,)
+    assert trace.lost == ("the witness ended early", "the trace's last line is cut")
+
+
+def test_names_that_are_not_text_survive_the_trace(tmp_path: Path) -> None:
+    path = os.fsdecode(b"task_01/\xff\x1b[31m\n.npz")
+    event = FileEvent(t_ns=2, event=Event.CLOSED, root=Root.OUTPUT, path=path)
+    trace = tmp_path / "trace.jsonl"
+    end = End(t_ns=3, events=1)
+    trace.write_bytes(json.dumps(HEADER).encode() + b"\n" + to_line(event) + to_line(end))
+    assert read_trace(trace).events[0].path == path
+
+
+def test_decode_reads_every_event_of_a_buffer() -> None:
+    name = b"a.nii.gz".ljust(16, b"\0")
+    one = (1).to_bytes(4, "little") + IN_OPEN.to_bytes(4, "little") + bytes(4)
+    buffer = one + len(name).to_bytes(4, "little") + name + one + bytes(4)
+    assert list(decode(buffer)) == [RawEvent(1, IN_OPEN, "a.nii.gz"), RawEvent(1, IN_OPEN, "")]
