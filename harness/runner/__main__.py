@@ -1,0 +1,105 @@
+"""The reference container's entry point: ``python -m harness.runner``.
+
+Finds the tasks and pairs in the data folder, lets the plugin register each pair, writes the fields,
+and prints the runtimes that its own probe saw. Exit codes: 0 all fields written, 23 some pairs
+failed, otherwise that of the error (:mod:`harness.errors`).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from harness.challenge.pairs import Pair, TaskPairs, read_pairs
+from harness.errors import HarnessError, OutputError, PairsFailed, ProbeError
+from harness.probe.client import Probe
+from harness.probe.trace import Placement
+from harness.probe.watch import WatchSpec
+from harness.runner.inside import make_report, table, write_report
+from harness.runner.plugin import load_method
+from harness.runner.privileges import drop_privileges
+from harness.runner.settings import Settings, read_settings
+from harness.runner.walk import attempted, say, walk
+from harness.timing import time_pairs
+
+
+def main() -> int:
+    # As a container's first process Python would ignore the request to stop.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        run(read_settings())
+    except HarnessError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    return 0
+
+
+def run(settings: Settings) -> None:
+    """Everything from the plugin's import to the table. Raises HarnessError."""
+    challenge = settings.challenge
+    present = [t.name for t in challenge.tasks if (settings.data_dir / t.folder).is_dir()]
+    if note := drop_privileges(settings.output_dir, present):
+        say(note)
+    method = load_method(settings.method_dir)
+    found = read_pairs(challenge, settings.data_dir)
+    tasks = attempted(method, found, (task.name for task in challenge.tasks))
+    _make_folders(tasks, settings.output_dir)
+    pairs = tuple(pair for task in tasks for pair in task.pairs)
+    with tempfile.TemporaryDirectory() as scratch:
+        probe = _start_probe(settings, pairs, Path(scratch) / "trace.jsonl")
+        try:
+            failed = walk(method, tasks, data_dir=settings.data_dir, output_dir=settings.output_dir)
+        finally:
+            if probe is not None:
+                _report(settings, pairs, probe)
+    if failed:
+        raise PairsFailed(f"{failed} of {len(pairs)} pairs failed, see above")
+
+
+def _make_folders(tasks: tuple[TaskPairs, ...], output_dir: Path) -> None:
+    for folder in {output_dir / pair.field.parent for task in tasks for pair in task.pairs}:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"output folder {folder}: cannot be made ({error.strerror}); is "
+                f"{output_dir} mounted, and writable for user {os.geteuid()}?"
+            ) from error
+        if not os.access(folder, os.W_OK):
+            raise OutputError(f"output folder {folder}: not writable for user {os.geteuid()}")
+
+
+def _start_probe(settings: Settings, pairs: tuple[Pair, ...], trace: Path) -> Probe | None:
+    """The witness inside. The harness outside has its own, so a run goes on without this one."""
+    spec = WatchSpec(
+        placement=Placement.CONTAINER,
+        trace=trace,
+        data_dir=settings.data_dir,
+        output_dir=settings.output_dir,
+        inputs=tuple(path for pair in pairs for path in pair.inputs),
+        fields=tuple(pair.field for pair in pairs),
+    )
+    probe = Probe(spec)
+    try:
+        probe.start()
+    except ProbeError as error:
+        say(f"no runtimes from inside: {error}")
+        return None
+    return probe
+
+
+def _report(settings: Settings, pairs: tuple[Pair, ...], probe: Probe) -> None:
+    trace = probe.finish()
+    report = make_report(trace, time_pairs(pairs, trace))
+    if pairs:
+        say("\nRuntimes seen from inside the container, first access to field written:")
+        say(table(report))
+    if settings.inside_report is not None:
+        write_report(report, settings.inside_report)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

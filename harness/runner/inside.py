@@ -1,0 +1,70 @@
+"""What the runner's own probe saw: a table for people, a JSON file for the harness outside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness.probe.realtime import Precision
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from harness.probe.trace import Trace
+    from harness.timing import PairTiming
+
+
+class InsideTiming(BaseModel):
+    """Runtime of one pair; None when the probe inside saw no opening or no finished field."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pair: str
+    runtime_s: float | None
+
+
+class InsideReport(BaseModel):
+    """Runtimes as the runner witnessed them: a submission's word, so compared, never used."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    precision: Precision
+    complete: bool
+    pairs: tuple[InsideTiming, ...]
+
+
+def make_report(trace: Trace, timings: Sequence[PairTiming]) -> InsideReport:
+    return InsideReport(
+        precision=trace.precision,
+        complete=trace.complete,
+        pairs=tuple(InsideTiming(pair=t.key, runtime_s=t.runtime_s) for t in timings),
+    )
+
+
+def write_report(report: InsideReport, path: Path) -> None:
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(report.model_dump_json(indent=1))
+    temporary.replace(path)
+
+
+def parse_report(raw: bytes) -> InsideReport | None:
+    """A report as a submission left it; None when it is not one."""
+    try:
+        return InsideReport.model_validate_json(raw)
+    except ValidationError:
+        return None
+
+
+def table(report: InsideReport) -> str:
+    """One line a pair: its runtime, first access to field written."""
+    width = max(len(timing.pair) for timing in report.pairs)
+    lines = [f"{'pair':<{width}}  {'runtime':>10}"]
+    for timing in report.pairs:
+        runtime = "no field" if timing.runtime_s is None else f"{timing.runtime_s:.3f} s"
+        lines.append(f"{timing.pair:<{width}}  {runtime:>10}")
+    if not report.complete:
+        lines.append("The witness missed events: these times are not complete.")
+    return "\n".join(lines)
