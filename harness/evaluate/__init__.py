@@ -1,0 +1,1 @@
+"""Fields and truth to metrics."""
