@@ -41,7 +41,7 @@ def run(settings: Settings) -> None:
     """Everything from the plugin's import to the table. Raises HarnessError."""
     challenge = settings.challenge
     present = [t.name for t in challenge.tasks if (settings.data_dir / t.folder).is_dir()]
-    if note := drop_privileges(settings.output_dir, present):
+    if note := drop_privileges(settings.output_dir, present, settings.data_dir):
         say(note)
     method = load_method(settings.method_dir)
     found = read_pairs(challenge, settings.data_dir)

@@ -1,0 +1,122 @@
+"""What every engine can do: build or find an image, and run it once under limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+    from harness.challenge.model import Limits
+
+
+class EngineName(StrEnum):
+    DOCKER = "docker"
+    PROCESS = "process"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """Something an engine can run. ``id`` never means another content later; ``reference`` is what
+    the user called it."""
+
+    id: str
+    reference: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BindMount:
+    """A host folder or file shown to the submission at ``target``."""
+
+    source: Path
+    target: str
+    read_only: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """One execution: everything an engine must know, and nothing a submission may change.
+
+    ``log_path`` receives stdout and stderr, at most ``limits.log_bytes`` of them.
+    """
+
+    image: Image
+    name: str
+    mounts: tuple[BindMount, ...]
+    limits: Limits
+    log_path: Path
+    arguments: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExitState:
+    """How the submission ended. ``exit_code`` is None when it vanished; 128 + n for signal n.
+
+    ``out_of_memory`` is also true when only a child of the main process was killed for memory.
+    """
+
+    exit_code: int | None
+    out_of_memory: bool
+
+
+class Execution(Protocol):
+    """One run of an image. A context manager: leaving it removes everything that was started."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def start(self) -> None:
+        """Start the submission; everything slow (creating it) was done on entering."""
+
+    def wait(self, timeout_s: float) -> ExitState | None:
+        """How it ended, or None when it still runs after ``timeout_s``."""
+
+    def stop(self, grace_s: float = 5.0) -> ExitState:
+        """Ask, then kill after ``grace_s``; returns once it is gone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineInfo:
+    """What is recorded of an engine with each run. ``isolation`` is a line for people."""
+
+    name: EngineName
+    version: str
+    isolation: str
+
+
+class Engine(Protocol):
+    @property
+    def info(self) -> EngineInfo: ...
+
+    def build(
+        self,
+        folder: Path,
+        *,
+        tag: str,
+        base_image: str | None = None,
+        on_output: Callable[[str], None] | None = None,
+    ) -> Image:
+        """The image that ``folder`` (a Dockerfile's folder) makes.
+
+        Raises BuildError when the team's build fails, BaseImageUnavailable when its base cannot be
+        had, EngineError when the engine fails.
+        """
+
+    def find(self, reference: str) -> Image:
+        """An image that is already here. Raises ImageMissing."""
+
+    def prepare(self, spec: RunSpec) -> Execution: ...
+
+    def sweep(self) -> tuple[str, ...]:
+        """Remove what dead harnesses left behind (only ours); returns the names removed."""

@@ -1,0 +1,212 @@
+"""The container engine: Docker, or any engine that speaks its API."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import docker
+import docker.errors
+from docker.context import ContextAPI
+from docker.utils import parse_host
+
+from harness.engine.api import (
+    API_FAILURES,
+    CONNECT_TIMEOUT_S,
+    REQUEST_TIMEOUT_S,
+    engine_errors,
+    reason,
+)
+from harness.engine.base import EngineInfo, EngineName, Image
+from harness.engine.container import ContainerExecution, remove_container
+from harness.engine.image_build import (
+    BASE_ARGUMENT,
+    OFFLINE_BASE,
+    BaseArgumentUnavailable,
+    ClassicBuild,
+)
+from harness.engine.owner import OWNER_LABEL, Owner
+from harness.errors import BuildError, EngineError, EngineMissing, EngineUnreachable, ImageMissing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from docker import DockerClient
+
+    from harness.engine.base import RunSpec
+
+_log = logging.getLogger(__name__)
+
+_UNIX = "http+unix://"  # as the SDK spells the address of a socket file
+_ISOLATION = (
+    "container: no network, no capabilities, data read-only, memory, processes and log limited"
+)
+_LOST = (
+    "without one there is no isolation, no memory limit that holds, and not the exact image that "
+    "the organisers run"
+)
+
+
+class DockerEngine:
+    """See :class:`harness.engine.base.Engine`."""
+
+    def __init__(self, client: DockerClient, version: str) -> None:
+        self._client = client
+        self._info = EngineInfo(name=EngineName.DOCKER, version=version, isolation=_ISOLATION)
+
+    @classmethod
+    def connect(cls) -> DockerEngine:
+        """Raises EngineMissing when nothing is there, EngineUnreachable when it refuses us."""
+        host = os.environ.get("DOCKER_HOST") or _context_host()
+        try:
+            _knock(host)
+            client = (
+                docker.DockerClient(base_url=host, timeout=CONNECT_TIMEOUT_S)
+                if host and not os.environ.get("DOCKER_HOST")
+                else docker.from_env(timeout=CONNECT_TIMEOUT_S)
+            )
+            version = str(client.version()["Version"])
+        except (*API_FAILURES, OSError) as error:
+            raise connect_error(error, host) from error
+        client.api.timeout = REQUEST_TIMEOUT_S
+        return cls(client, version)
+
+    def close(self) -> None:
+        """Close the connections to the engine; runs that are under way lose theirs."""
+        self._client.close()
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    def build(
+        self,
+        folder: Path,
+        *,
+        tag: str,
+        base_image: str | None = None,
+        on_output: Callable[[str], None] | None = None,
+    ) -> Image:
+        """Without ``base_image``: the Dockerfile's own base, else the offline base, if here."""
+        say = on_output or _log.info
+        if not (folder / "Dockerfile").is_file():
+            raise BuildError(f"{folder}: expected a Dockerfile, found none; is the folder right?")
+        arguments = {} if base_image is None else {BASE_ARGUMENT: base_image}
+        build = ClassicBuild(
+            api=self._client.api, folder=folder, tag=tag, arguments=arguments, on_output=say
+        )
+        try:
+            image_id = build.run()
+        except BaseArgumentUnavailable as error:
+            if base_image is not None or not self._has(OFFLINE_BASE):
+                raise
+            say(str(error).splitlines()[0])
+            say(f"building from the offline base {OFFLINE_BASE} instead")
+            return self.build(folder, tag=tag, base_image=OFFLINE_BASE, on_output=on_output)
+        return Image(id=image_id, reference=tag)
+
+    def find(self, reference: str) -> Image:
+        with engine_errors(f"looking for the image {reference}"):
+            try:
+                image = self._client.images.get(reference)
+            except (docker.errors.ImageNotFound, docker.errors.NullResource) as error:
+                raise _missing(reference, "it is not on this machine") from error
+            except docker.errors.APIError as error:
+                if error.status_code != 400:
+                    raise
+                raise _missing(reference, reason(error)) from error
+        return Image(id=str(image.id), reference=reference)
+
+    def prepare(self, spec: RunSpec) -> ContainerExecution:
+        return ContainerExecution(self._client, spec)
+
+    def sweep(self) -> tuple[str, ...]:
+        with engine_errors("looking for containers that a dead harness left behind"):
+            found = self._client.api.containers(all=True, filters={"label": OWNER_LABEL})
+        removed = []
+        for summary in found:
+            owner = Owner.from_text(summary["Labels"][OWNER_LABEL])
+            name = (summary.get("Names") or [summary["Id"]])[0].lstrip("/")
+            if owner is not None and owner.is_dead() and remove_container(self._client, name):
+                removed.append(name)
+        return tuple(removed)
+
+    def _has(self, reference: str) -> bool:
+        try:
+            self.find(reference)
+        except ImageMissing:
+            return False
+        return True
+
+
+def _missing(reference: str, why: str) -> ImageMissing:
+    return ImageMissing(
+        f"no image {reference}: {why}; build it with `make build`, or load an uploaded one with "
+        "`docker load -i <file>`"
+    )
+
+
+def _context_host() -> str | None:
+    """Where the docker command looks when DOCKER_HOST is not set; None: the default socket.
+
+    Rootless Docker and Docker Desktop listen where their *context* says, which the SDK ignores.
+    """
+    try:
+        context = ContextAPI.get_current_context()
+    except (docker.errors.DockerException, OSError, ValueError, KeyError) as error:
+        _log.debug("the docker contexts cannot be read: %s", error)
+        return None
+    return None if context is None or context.Name == "default" else str(context.Host)
+
+
+def _knock(host: str | None) -> None:
+    """Try the socket ourselves: the system's own error is plainer than what the SDK makes of it."""
+    address: str = parse_host(host)  # type: ignore[assignment]  # its stub says bytes
+    if not address.startswith(_UNIX):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(CONNECT_TIMEOUT_S)
+        connection.connect(address.removeprefix(_UNIX))
+
+
+def connect_error(error: BaseException, host: str | None) -> EngineError:
+    """``host`` is where the user told us to look, None for the default socket."""
+    causes = list(_causes(error))
+    place = host or "the default socket"
+    if any(isinstance(cause, PermissionError) for cause in causes):
+        return EngineUnreachable(
+            f"a container engine is there, but this user may not speak to it at {place}: add "
+            "yourself to its group (`sudo usermod -aG docker $USER`, then log in again), or run "
+            "the command with sudo"
+        )
+    if host:
+        return EngineUnreachable(
+            f"no container engine answers at {host} ({reason(causes[-1])}): start it, or unset "
+            "DOCKER_HOST (or `docker context use default`) to use this machine's own"
+        )
+    if any(isinstance(cause, FileNotFoundError | ConnectionRefusedError) for cause in causes):
+        return EngineMissing(
+            f"no container engine answers: {_LOST}; install Docker or Podman, or start it "
+            "(`sudo systemctl start docker`)"
+        )
+    return EngineUnreachable(f"the container engine does not answer as expected: {reason(error)}")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it was raised from or for.
+
+    Libraries wrap the system's errors several deep, by chaining and by passing them as arguments.
+    """
+    seen: set[int] = set()
+    pending = [error]
+    while pending:
+        current = pending.pop(0)
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        inner = [current.__cause__, current.__context__, *current.args]
+        pending += [item for item in inner if isinstance(item, BaseException)]

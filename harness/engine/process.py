@@ -1,0 +1,103 @@
+"""The engine that is none: the method folder's plugin in a child process.
+
+The same layout, the same limits as far as a process can have them, no isolation. It serves machines
+without a container engine, and it starts in a tenth of the time while a method is being written.
+Memory and processes are sampled, so a quick peak can slip through, which a container's would not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from harness.engine.base import EngineInfo, EngineName, Image
+from harness.engine.child import ChildExecution
+from harness.engine.process_tree import ProcessTree, run_marks
+from harness.errors import BuildError, EngineError, ImageMissing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness.engine.base import RunSpec
+
+METHOD_FOLDER = "method"
+RUNNER = (sys.executable, "-m", "harness.runner")
+
+
+class ProcessEngine:
+    """See :class:`harness.engine.base.Engine`. An image is a folder that holds ``method/``; its
+    reference is that folder, its ID a digest of the method's files.
+
+    ``command`` replaces the reference runner (for tests).
+    """
+
+    def __init__(self, command: tuple[str, ...] = RUNNER) -> None:
+        self._command = command
+
+    @property
+    def info(self) -> EngineInfo:
+        return EngineInfo(
+            name=EngineName.PROCESS,
+            version=f"Python {platform.python_version()}",
+            isolation="none: the method is a process of yours, with your rights and your network",
+        )
+
+    def build(
+        self,
+        folder: Path,
+        *,
+        tag: str,  # noqa: ARG002 - nothing is kept under a name
+        base_image: str | None = None,  # noqa: ARG002
+        on_output: Callable[[str], None] | None = None,  # noqa: ARG002
+    ) -> Image:
+        method = folder / METHOD_FOLDER
+        if not method.is_dir():
+            raise BuildError(
+                f"{folder}: expected a folder named {METHOD_FOLDER} in it, found none; without a "
+                "container engine only method folders can be run"
+            )
+        return Image(id=method_digest(method), reference=str(folder.resolve()))
+
+    def find(self, reference: str) -> Image:
+        raise ImageMissing(
+            f"no image {reference}: without a container engine only method folders can be run, no "
+            "images; install Docker or Podman for those"
+        )
+
+    def prepare(self, spec: RunSpec) -> ChildExecution:
+        folder = Path(spec.image.reference)
+        if self.build(folder, tag=spec.image.reference).id != spec.image.id:
+            raise EngineError(
+                f"{folder / METHOD_FOLDER} has changed since it was identified; start again"
+            )
+        return ChildExecution(spec, self._command, method=folder / METHOD_FOLDER)
+
+    def sweep(self) -> tuple[str, ...]:
+        """End what is left of runs whose harness died; only their first process died with it."""
+        orphans = {
+            marks.run: process
+            for process in psutil.process_iter()
+            if (marks := run_marks(process)) is not None and marks.owner.is_dead()
+        }
+        for mark, process in orphans.items():
+            ProcessTree(process.pid, mark).end(grace_s=0.0)
+        return tuple(orphans)
+
+
+def method_digest(folder: Path) -> str:
+    """SHA-256 over the names and bytes of the files in ``folder``, compiled bytecode left out."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir() or "__pycache__" in path.parts:
+            continue
+        name = path.relative_to(folder).as_posix().encode()
+        content = path.read_bytes() if path.is_file() else b""  # b"": a link that leads nowhere
+        for part in (name, content):
+            digest.update(len(part).to_bytes(8, "big"))
+            digest.update(part)
+    return f"sha256:{digest.hexdigest()}"

@@ -1,0 +1,266 @@
+"""The pure parts of the engines: container arguments, build output, owners, choice, messages."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.engine.base import BindMount, EngineName, Image, RunSpec
+from harness.engine.choose import choose_engine
+from harness.engine.container import container_arguments, unique_name
+from harness.engine.docker import DockerEngine, connect_error
+from harness.engine.image_build import BuildTranscript
+from harness.engine.owner import OWNER_LABEL, Owner
+from harness.errors import EngineMissing, EngineUnreachable
+from tests.tiny import tiny_challenge
+
+MIB = 2**20
+
+
+def spec(**changes: str) -> RunSpec:
+    given = RunSpec(
+        image=Image(id="sha256:" + "a" * 64, reference="l2r_submission"),
+        name="local/2021 run",
+        mounts=(
+            BindMount(source=Path("/data"), target="/l2r/test", read_only=True),
+            BindMount(source=Path("/out"), target="/l2r/submission", read_only=False),
+        ),
+        limits=tiny_challenge().limits,
+        log_path=Path("/log.txt"),
+        arguments=("/l2r/data/NLST_dataset.json",),
+        environment={"A": "b"},
+    )
+    return dataclasses.replace(given, **changes)  # type: ignore[arg-type]
+
+
+def arguments() -> dict[str, Any]:
+    return container_arguments(spec(), name="l2r-x", owner=Owner.current())
+
+
+class TestContainerArguments:
+    def test_the_image_is_named_by_its_immutable_id(self) -> None:
+        assert arguments()["image"] == "sha256:" + "a" * 64
+
+    def test_limits(self) -> None:
+        found = arguments()
+        assert found["mem_limit"] == 2048 * MIB
+        assert found["memswap_limit"] == found["mem_limit"], "equal means: no swap"
+        assert found["shm_size"] == 64 * MIB
+        assert found["pids_limit"] == 256
+
+    def test_isolation(self) -> None:
+        found = arguments()
+        assert found["network_mode"] == "none"
+        assert found["cap_drop"] == ["ALL"]
+        assert "cap_add" not in found
+        assert found["security_opt"] == ["no-new-privileges"]
+        assert found["privileged"] is False
+        assert found["init"] is True
+        assert found["tty"] is False
+        assert not {"devices", "pid_mode", "volumes", "user"} & set(found)
+
+    def test_mounts(self) -> None:
+        data, output = arguments()["mounts"]
+        assert (data["Source"], data["Target"], data["ReadOnly"]) == ("/data", "/l2r/test", True)
+        assert (output["Source"], output["ReadOnly"]) == ("/out", False)
+        assert {data["Type"], output["Type"]} == {"bind"}
+
+    def test_the_daemon_keeps_no_log_of_its_own(self) -> None:
+        assert arguments()["log_config"]["Type"] == "none"
+
+    def test_labels_name_the_owner(self) -> None:
+        labels = arguments()["labels"]
+        assert Owner.from_text(labels[OWNER_LABEL]) == Owner.current()
+        assert "local/2021 run" in labels.values()
+
+    def test_what_the_submission_is_given(self) -> None:
+        assert arguments()["command"] == ["/l2r/data/NLST_dataset.json"]
+        assert arguments()["environment"] == {"A": "b"}
+
+
+def test_container_names_are_valid_and_unique() -> None:
+    first, second = unique_name(spec(name="Müller/../run 1")), unique_name(spec(name="x" * 300))
+    for name in (first, second):
+        assert name.isascii()
+        assert len(name) < 100
+        assert not set(name) & set("/ ")
+    assert unique_name(spec()) != unique_name(spec())
+
+
+class TestOwner:
+    def test_reads_back(self) -> None:
+        assert Owner.from_text(Owner.current().text) == Owner.current()
+
+    @pytest.mark.parametrize("text", ["", "1234", "[]", '{"pid": 1}', '{"surprise": 1}'])
+    def test_text_that_is_no_owner(self, text: str) -> None:
+        assert Owner.from_text(text) is None
+
+    def test_this_process_is_alive(self) -> None:
+        assert not Owner.current().is_dead()
+
+    def test_an_ended_process_is_dead(self) -> None:
+        with subprocess.Popen([sys.executable, "-c", ""]) as child:
+            child.wait()
+        assert dataclasses.replace(Owner.current(), pid=str(child.pid)).is_dead()
+
+    def test_a_zombie_is_dead(self) -> None:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        assert dataclasses.replace(Owner.current(), pid=str(pid)).is_dead()
+        os.waitpid(pid, 0)
+
+    def test_another_process_with_the_same_id_is_not_the_owner(self) -> None:
+        assert dataclasses.replace(Owner.current(), start="1").is_dead()
+
+    def test_after_a_reboot_the_owner_is_dead(self) -> None:
+        assert dataclasses.replace(Owner.current(), boot="another").is_dead()
+
+    @pytest.mark.parametrize("place", [{"machine": "elsewhere"}, {"namespace": "pid:[1]"}])
+    def test_elsewhere_nobody_can_be_judged(self, place: dict[str, str]) -> None:
+        """Two harnesses may share one daemon: a container of the other is left alone."""
+        owner = dataclasses.replace(Owner.current(), pid="999999999", start="1", **place)
+        assert not owner.is_dead()
+
+
+def transcript(*lines: str, **given: str) -> BuildTranscript:
+    found = BuildTranscript(given)
+    for line in lines:
+        found.line(line)
+    return found
+
+
+class TestBuildTranscript:
+    ARG = "Step 1/3 : ARG BASE_IMAGE=python:3.11-slim-bookworm"
+    FROM = "Step 2/3 : FROM ${BASE_IMAGE} AS dependencies"
+
+    def test_a_from_that_fails_names_the_default_base(self) -> None:
+        found = transcript(self.ARG, self.FROM)
+        assert found.unavailable_image("dial tcp: no such host") == "python:3.11-slim-bookworm"
+        assert found.uses_base_argument
+
+    def test_a_from_that_fails_names_the_base_that_was_given(self) -> None:
+        found = transcript(self.ARG, self.FROM, BASE_IMAGE="mine:1")
+        assert found.unavailable_image("whatever the engine calls it") == "mine:1"
+
+    @pytest.mark.parametrize(
+        ("line", "image"),
+        [
+            ("Step 1/2 : FROM ubuntu:24.04", "ubuntu:24.04"),
+            ("Step 1/2 : FROM --platform=linux/amd64 ubuntu AS base", "ubuntu"),
+            ("STEP 1/2: FROM docker.io/library/ubuntu", "docker.io/library/ubuntu"),
+            ("Step 1/2 : FROM ${NOTHING:-ubuntu:22.04}", "ubuntu:22.04"),
+        ],
+    )
+    def test_spellings(self, line: str, image: str) -> None:
+        found = transcript(line)
+        assert found.unavailable_image("no") == image
+        assert not found.uses_base_argument
+
+    def test_once_the_layer_is_there_it_is_not_the_base(self) -> None:
+        found = transcript(self.ARG, self.FROM, " ---> 6148f42c0e77", "Step 3/3 : RUN false")
+        assert found.unavailable_image("returned a non-zero code: 1") is None
+        assert found.step == "RUN false"
+
+    def test_a_run_that_talks_like_an_engine_is_not_the_base(self) -> None:
+        """pip's "connection refused" is the team's (or the proxy's) trouble, not a missing base."""
+        found = transcript(
+            self.ARG, self.FROM, " ---> 6148f42c0e77", "Step 3/3 : RUN pip install x"
+        )
+        assert found.unavailable_image("dial tcp: connection refused") is None
+
+    def test_an_image_to_copy_from(self) -> None:
+        found = transcript("Step 3/3 : COPY --from=ghcr.io/tool:1 /tool /bin/")
+        assert found.unavailable_image("pull access denied for ghcr.io/tool") == "ghcr.io/tool:1"
+        assert found.unavailable_image("COPY failed: stat tool: file does not exist") is None
+
+
+def wrapped(error: Exception) -> Exception:
+    """As requests and the SDK wrap the system's errors."""
+    outer = RuntimeError("Error while fetching server API version")
+    outer.__cause__ = ConnectionError("Connection aborted.", error)
+    return outer
+
+
+class TestConnecting:
+    @pytest.fixture(autouse=True)
+    def _no_host(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("DOCKER_HOST", raising=False)
+
+    @pytest.mark.parametrize("error", [FileNotFoundError(2, "no"), ConnectionRefusedError(111, "")])
+    def test_nothing_there_says_what_is_lost(self, error: OSError) -> None:
+        found = connect_error(wrapped(error), None)
+        assert isinstance(found, EngineMissing)
+        assert "isolation" in str(found)
+        assert "install" in str(found)
+
+    def test_a_socket_that_refuses_us_names_both_ways_in(self) -> None:
+        found = connect_error(wrapped(PermissionError(13, "Permission denied")), None)
+        assert isinstance(found, EngineUnreachable)
+        assert "usermod -aG docker" in str(found)
+        assert "sudo" in str(found)
+
+    def test_an_address_that_does_not_answer_is_named(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+        with pytest.raises(EngineUnreachable, match=r"tcp://127\.0\.0\.1:1"):
+            DockerEngine.connect()
+
+    def test_a_malformed_address(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DOCKER_HOST", "nonsense://")
+        with pytest.raises(EngineUnreachable, match="nonsense"):
+            DockerEngine.connect()
+
+
+class TestChoosing:
+    """The guard of conftest.py makes the engine unreachable here."""
+
+    def test_process(self) -> None:
+        engine, notice = choose_engine("process")
+        assert engine.info.name is EngineName.PROCESS
+        assert notice is None
+
+    def test_auto_falls_back_with_one_line(self) -> None:
+        engine, notice = choose_engine("auto")
+        assert engine.info.name is EngineName.PROCESS
+        assert notice is not None
+        assert "without isolation" in notice
+        assert "\n" not in notice
+
+    def test_docker_does_not_fall_back(self) -> None:
+        with pytest.raises(EngineUnreachable):
+            choose_engine("docker")
+
+
+class TestTheSwitch:
+    """Tests that need an engine: skipped without one, failed where HARNESS_REQUIRE_DOCKER=1."""
+
+    def one_docker_test(self, **environment: str) -> str:
+        test = "tests/docker/test_docker_engine.py::test_info"
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test],
+            cwd=Path(__file__).parents[2],
+            env=os.environ | {"DOCKER_HOST": "unix:///nonexistent/engine"} | environment,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        return done.stdout
+
+    def test_skipped_with_a_reason(self) -> None:
+        found = self.one_docker_test(HARNESS_REQUIRE_DOCKER="")
+        assert "1 skipped" in found
+        assert "unix:///nonexistent/engine" in found
+
+    def test_failed_where_it_is_required(self) -> None:
+        found = self.one_docker_test(HARNESS_REQUIRE_DOCKER="1")
+        assert "1 skipped" not in found
+        assert "HARNESS_REQUIRE_DOCKER=1, but" in found
