@@ -1,0 +1,317 @@
+"""The `harness` command: parse, call, print."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import signal
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness import __version__, console
+from harness.challenge.field_file import FieldState, read_field
+from harness.challenge.model import DEFAULT_CHALLENGE, builtin_names, load_challenge
+from harness.challenge.pairs import check_data
+from harness.collect import publish_fields
+from harness.doctor import Level, examine
+from harness.engine.choose import choose_engine
+from harness.engine.process import ProcessEngine
+from harness.errors import BaseImageUnavailable, DataError, HarnessError
+from harness.evaluate.accuracy import PairAccuracy, pair_accuracy
+from harness.execute import execute
+from harness.phantom import write_phantoms
+from harness.plan import Plan
+from harness.store import LOCAL_SUBMISSION, PairRecord, RunDirectory, RunRecord, RunStatus
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from harness.engine.base import Engine, Image
+
+IMAGE_TAG = "l2r_submission"  # the challenge's own build line uses it
+
+app = typer.Typer(
+    name="harness",
+    help="Run, time and check medical image registration methods the way a challenge will.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class EngineOption(StrEnum):
+    AUTO = "auto"
+    DOCKER = "docker"
+    PROCESS = "process"
+
+
+EngineArgument = Annotated[
+    EngineOption,
+    typer.Option(
+        "--engine",
+        help="docker: in a container. process: as a plain child process, no isolation. "
+        "auto: docker where a daemon answers, else process.",
+    ),
+]
+DataOption = Annotated[Path, typer.Option("--data", help="Folder with task_01/, task_02/, ...")]
+TruthOption = Annotated[
+    Path, typer.Option("--truth", help="Folder with the truth; the submission never sees it.")
+]
+BaseImageOption = Annotated[
+    str | None,
+    typer.Option("--base-image", help="Image to build on instead of the Dockerfile's default."),
+]
+ChallengeOption = Annotated[
+    str,
+    typer.Option(
+        "--challenge", help=f"A YAML file or one of the built-in: {', '.join(builtin_names())}."
+    ),
+]
+
+
+def _version(value: bool) -> None:
+    if value:
+        console.out.print(f"harness {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    del version
+
+
+@app.command()
+def run(
+    source: Annotated[
+        str,
+        typer.Argument(help="A folder with a Dockerfile and method/, or the name of an image."),
+    ] = ".",
+    engine: EngineArgument = EngineOption.AUTO,
+    data: DataOption = Path("test"),
+    truth: TruthOption = Path("truth"),
+    submission: Annotated[
+        Path, typer.Option("--submission", help="Folder that receives the fields.")
+    ] = Path("submission"),
+    runs: Annotated[Path, typer.Option("--runs", help="Folder that keeps every run.")] = Path(
+        "runs"
+    ),
+    challenge: ChallengeOption = DEFAULT_CHALLENGE,
+    base_image: BaseImageOption = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the run record as JSON instead of tables.")
+    ] = False,
+) -> None:
+    """Dry-run a submission: register all pairs, witness their runtimes, check their fields.
+
+    Exit code 0: every field of every attempted task is valid. 40-46 and 130: how the run ended
+    instead. 9-35: why it could not begin. docs/exit-codes.md lists them.
+    """
+    rules = load_challenge(challenge)
+    data = data.resolve()
+    tasks = check_data(rules, data)
+    chosen, image = _engine_and_image(engine, source, base_image)
+    for name in chosen.sweep():
+        console.note(f"removed {name}, left behind by a harness that was killed")
+    run_dir = RunDirectory.create(runs.resolve(), LOCAL_SUBMISSION)
+    plan = Plan(
+        challenge=rules,
+        challenge_file=None if challenge in builtin_names() else Path(challenge).resolve(),
+        data_dir=data,
+        tasks=tasks,
+        image=image,
+        submission=LOCAL_SUBMISSION,
+    )
+    console.show_plan(plan, chosen.info, run_dir)
+    with console.RunView(len(plan.pairs)) as view:
+        record = execute(plan, chosen, run_dir, view.update)
+    kept = run_dir.path / "replaced"
+    if publish_fields(run_dir.fields_dir, submission, kept):
+        console.note(f"fields in {submission}/ that no run had made were moved to {kept}")
+    accuracy = _accuracy(plan, record, run_dir, truth)
+    if as_json:
+        console.out.file.write(_to_json(record, accuracy) + "\n")
+    else:
+        titles = {found.task.name: found.task.title for found in tasks}
+        console.show_result(record, accuracy, titles)
+    if record.status is not RunStatus.SUCCEEDED:
+        console.show_log_tail(run_dir)
+    console.show_ending(record, run_dir, submission, to_stderr=as_json)
+    raise typer.Exit(record.status.exit_code)
+
+
+@app.command()
+def build(
+    folder: Annotated[Path, typer.Argument(help="Folder with the Dockerfile.")] = Path(),
+    engine: EngineArgument = EngineOption.AUTO,
+    base_image: BaseImageOption = None,
+    tag: Annotated[str, typer.Option("--tag", help="Name the image gets.")] = IMAGE_TAG,
+) -> None:
+    """Build the submission's image; `harness run` does so too, this only says it sooner.
+
+    With --engine auto, a machine without a container engine, or without a way to the base image, is
+    not an error: `harness run` then uses the process engine.
+    """
+    chosen, notice = choose_engine(engine.value)
+    if notice is not None:
+        console.warn(notice)
+    try:
+        image = chosen.build(
+            folder, tag=tag, base_image=base_image, on_output=console.BuildLog().add
+        )
+    except BaseImageUnavailable as error:
+        if engine is EngineOption.DOCKER:
+            raise
+        console.warn(f"{error}\nUntil then `make run` uses the process engine, without isolation.")
+        return
+    if chosen.info.name.value == EngineOption.DOCKER:
+        console.note(f"image {tag} is ready: {image.id}")
+
+
+@app.command()
+def phantom(
+    data: DataOption = Path("test"),
+    truth: TruthOption = Path("truth"),
+    pairs: Annotated[int, typer.Option("--pairs", min=1, max=500, help="Pairs a task.")] = 2,
+    seed: Annotated[int, typer.Option("--seed", help="Other seed, other anatomy.")] = 2021,
+    if_empty: Annotated[
+        bool, typer.Option("--if-empty", help="Do nothing, silently, when there is data already.")
+    ] = False,
+) -> None:
+    """Make synthetic challenge data on the exact 2021 grids, and its truth in a separate folder."""
+    if if_empty and any((data / task.folder).exists() for task in load_challenge().tasks):
+        return
+    console.note(f"making phantom data ({pairs} pairs a task, seed {seed}), about half a minute")
+    write_phantoms(
+        data,
+        truth,
+        pairs_per_task=pairs,
+        seed=seed,
+        on_progress=lambda line: console.note(f"  {line}"),
+    )
+    console.note(f"data in {data}/, truth in {truth}/")
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine has for timed runs and what it lacks, with the way to get it."""
+    worst = Level.OK
+    for finding in examine():
+        console.show_finding(finding)
+        worst = max(worst, finding.level)
+    raise typer.Exit(1 if worst is Level.FAILURE else 0)
+
+
+def _engine_and_image(
+    choice: EngineOption, source: str, base_image: str | None
+) -> tuple[Engine, Image]:
+    """The engine and the image, built when ``source`` is a folder.
+
+    Under ``auto`` a base image that cannot be had means the process engine, said aloud.
+    """
+    chosen, notice = choose_engine(choice.value)
+    if notice is not None:
+        console.warn(notice)
+    if not Path(source).is_dir():
+        return chosen, chosen.find(source)
+    folder = Path(source)
+    try:
+        image = chosen.build(
+            folder, tag=IMAGE_TAG, base_image=base_image, on_output=console.BuildLog().add
+        )
+    except BaseImageUnavailable as error:
+        if choice is EngineOption.DOCKER:
+            raise
+        console.warn(f"{error}\nUsing the process engine instead, without isolation.")
+        chosen = ProcessEngine()
+        image = chosen.build(folder, tag=IMAGE_TAG)
+    return chosen, image
+
+
+def _accuracy(
+    plan: Plan, record: RunRecord, run_dir: RunDirectory, truth: Path
+) -> list[tuple[PairRecord, PairAccuracy]]:
+    """A first look at every valid field's accuracy, where the truth is at hand."""
+    if not truth.is_dir():
+        return []
+    console.note("  comparing the fields with the truth")
+    fields = {pair.key: pair.field for pair in plan.pairs}
+    found = []
+    for pair in record.pairs:
+        if pair.field_state is FieldState.VALID:
+            task = plan.challenge.task(pair.task)
+            field = read_field(run_dir.field_path(fields[pair.key]), task.field)
+            try:
+                value = pair_accuracy(
+                    task,
+                    truth,
+                    fixed_id=pair.fixed_id,
+                    moving_id=pair.moving_id,
+                    field=field,
+                    data_dir=plan.data_dir,
+                )
+            except DataError as error:  # the run is done and stored; only this figure is lost
+                console.warn(str(error))
+                continue
+            if value is not None:
+                found.append((pair, value))
+    return found
+
+
+def _to_json(record: RunRecord, accuracy: list[tuple[PairRecord, PairAccuracy]]) -> str:
+    content = record.model_dump(mode="json", by_alias=True)
+    content["accuracy"] = [
+        {
+            "pair": pair.key,
+            "metric": value.metric.value,
+            "initial": _number(value.initial),
+            "value": _number(value.value),
+            "folded_percent": _number(value.folded_percent),
+        }
+        for pair, value in accuracy
+    ]
+    return json.dumps(content, indent=1)
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """The end of the terminal or of the caller counts as Ctrl-C: stop, and keep what is there."""
+    del number, frame
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point: every deliberate error becomes a message and its exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
+    try:
+        app()
+    except HarnessError as error:
+        console.fail(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        console.fail("interrupted")
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output left. What was computed is stored; say no more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Taking fields out of an output folder that a submission filled as it liked.
+
+No link is followed, in the last part of a path or before it; only regular files are copied, up to a
+size; each copy is validated where the submission cannot reach it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from harness.challenge.field_file import FieldState, max_file_bytes, read_field
+from harness.errors import FieldError
+
+if TYPE_CHECKING:
+    from harness.challenge.model import FieldSpec
+
+_COPY_BYTES = 1 << 20
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectedField:
+    """One expected field. ``modified_ns`` is the file's own mtime (UTC, forgeable)."""
+
+    state: FieldState
+    problem: str | None = None
+    sha256: str | None = None
+    modified_ns: int | None = None
+
+
+def collect_field(
+    output_dir: Path, field: PurePosixPath, destination: Path, spec: FieldSpec
+) -> CollectedField:
+    """Copy one field to ``destination`` and validate the copy; an invalid one is kept."""
+    try:
+        descriptor = _open_beneath(output_dir, field)
+    except FileNotFoundError:
+        return CollectedField(state=FieldState.MISSING, problem="no file was written")
+    except OSError as error:
+        problem = f"expected a regular file reached without links ({error.strerror})"
+        return CollectedField(state=FieldState.INVALID, problem=problem)
+    try:
+        status = os.fstat(descriptor)
+        modified_ns = status.st_mtime_ns
+        if not stat.S_ISREG(status.st_mode):
+            problem = "expected a regular file, found a folder, pipe or device"
+            return CollectedField(state=FieldState.INVALID, problem=problem)
+        if status.st_size > max_file_bytes(spec):
+            problem = f"expected at most {max_file_bytes(spec)} bytes, found {status.st_size}"
+            return CollectedField(
+                state=FieldState.INVALID, problem=problem, modified_ns=modified_ns
+            )
+        digest = _copy(descriptor, destination, max_file_bytes(spec))
+    finally:
+        os.close(descriptor)
+    try:
+        read_field(destination, spec)
+    except FieldError as error:
+        return CollectedField(
+            state=FieldState.INVALID, problem=str(error), sha256=digest, modified_ns=modified_ns
+        )
+    return CollectedField(state=FieldState.VALID, sha256=digest, modified_ns=modified_ns)
+
+
+def read_small_file(output_dir: Path, path: PurePosixPath, limit_bytes: int) -> bytes | None:
+    """A file of at most ``limit_bytes``, under the same rules; None when there is none."""
+    try:
+        descriptor = _open_beneath(output_dir, path)
+    except OSError:
+        return None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > limit_bytes:
+        os.close(descriptor)
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(limit_bytes)
+
+
+def publish_fields(fields_dir: Path, submission_dir: Path, kept_dir: Path) -> int:
+    """Make ``submission_dir`` hold exactly the fields of a run; how many were moved away.
+
+    Fields of an earlier run are replaced. One that differs from every earlier run's (somebody else
+    wrote it) is moved to ``kept_dir`` rather than lost.
+    """
+    new = {path.relative_to(fields_dir) for path in fields_dir.rglob("disp_*")}
+    runs = [run / "fields" for run in fields_dir.parent.parent.iterdir()]
+    moved = 0
+    for old in sorted(submission_dir.rglob("disp_*")):
+        name = old.relative_to(submission_dir)
+        is_folder = old.is_dir() and not old.is_symlink()
+        if not os.path.lexists(old) or (is_folder and name not in new):
+            continue  # moved with the folder it was in, or a folder that is in nobody's way
+        if not any(_same_content(old, fields / name) for fields in runs):
+            (kept_dir / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(old, kept_dir / name)
+            moved += 1
+        elif name not in new:
+            old.unlink()
+    for name in sorted(new):
+        target = submission_dir / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.part")
+        shutil.copyfile(fields_dir / name, part)
+        part.replace(target)
+    return moved
+
+
+def tree_size(folder: Path) -> tuple[int, int]:
+    """Bytes and files below a folder, as far as they can be seen while it changes."""
+    total_bytes = files = 0
+    folders = [folder]
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(Path(entry.path))
+                    else:
+                        files += 1
+                        total_bytes += entry.stat(follow_symlinks=False).st_blocks * 512
+        except OSError:
+            continue  # gone, or not ours to look into: the next look will tell
+    return total_bytes, files
+
+
+def _open_beneath(root: Path, path: PurePosixPath) -> int:
+    """A descriptor of ``root/path``, refusing links in every part of ``path``."""
+    folder = os.open(root, _FOLDER)
+    try:
+        for part in path.parts[:-1]:
+            deeper = os.open(part, _FOLDER, dir_fd=folder)
+            os.close(folder)
+            folder = deeper
+        return os.open(path.name, _FILE, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def _copy(descriptor: int, destination: Path, limit_bytes: int) -> str:
+    """Copy at most ``limit_bytes``; the SHA-256 of what was copied."""
+    digest = hashlib.sha256()
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    left = limit_bytes
+    with destination.open("wb") as file:
+        while left and (chunk := os.read(descriptor, min(_COPY_BYTES, left))):
+            file.write(chunk)
+            digest.update(chunk)
+            left -= len(chunk)
+    return digest.hexdigest()
+
+
+def _same_content(one: Path, other: Path) -> bool:
+    if one.is_symlink() or not one.is_file() or not other.is_file():
+        return False
+    return one.stat().st_size == other.stat().st_size and one.read_bytes() == other.read_bytes()

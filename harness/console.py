@@ -1,0 +1,284 @@
+"""What the commands show: the plan, progress, the table, warnings. Results to stdout, the rest to
+stderr; plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import AbstractContextManager, suppress
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from harness.challenge.field_file import FieldState
+from harness.challenge.model import Limits, Metric
+from harness.challenge.quantity import format_bytes
+from harness.doctor import Finding, Level
+from harness.execute import Progress as RunProgress
+from harness.execute import Step
+from harness.store import PairRecord, RunDirectory, RunRecord, RunStatus, TaskRecord
+from harness.timing import ADVICE, Flag
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from harness.engine.base import EngineInfo
+    from harness.evaluate.accuracy import PairAccuracy
+    from harness.plan import Plan
+
+_PLAIN_WIDTH = 110  # columns of a line that no terminal will wrap
+_STATE_STYLE = {
+    FieldState.VALID: "green",
+    FieldState.MISSING: "red",
+    FieldState.INVALID: "red",
+    FieldState.NOT_ATTEMPTED: "dim",
+}
+_METRIC_NAMES = {Metric.DICE: "label overlap (Dice)", Metric.TRE: "landmark error"}
+
+
+def _console(*, stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else _PLAIN_WIDTH
+    return Console(stderr=stderr, width=width, highlight=False, soft_wrap=not stream.isatty())
+
+
+out = _console(stderr=False)
+err = _console(stderr=True)
+
+
+def note(text: str) -> None:
+    err.print(escape(text))
+
+
+def warn(text: str) -> None:
+    err.print(f"[yellow]warning:[/] {escape(text)}")
+
+
+def fail(text: str) -> None:
+    err.print(f"[red]error:[/] {escape(text)}")
+
+
+class BuildLog:
+    """Shows a build's output, without the steps that a cache answers."""
+
+    def __init__(self) -> None:
+        self._step: str | None = None
+
+    def add(self, line: str) -> None:
+        text = line.strip()
+        if text.startswith("Step "):
+            self._step = text
+        elif text.startswith("---> Running in") and self._step is not None:
+            note(f"  build: {self._step}")
+        elif text and not text.startswith(("--->", "Removing intermediate", "Successfully")):
+            note(f"  build: {text}")
+
+
+def show_plan(plan: Plan, info: EngineInfo, run_dir: RunDirectory) -> None:
+    tasks = ", ".join(
+        f"{found.task.name} ({len(found.pairs)} pair{'s' if len(found.pairs) != 1 else ''})"
+        for found in plan.tasks
+    )
+    rows = (
+        ("method", f"{plan.image.reference}  {_short(plan.image.id)}"),
+        ("engine", f"{info.name} ({info.version})"),
+        ("guard", info.isolation),
+        ("data", f"{_relative(plan.data_dir)}: {tasks}"),
+        ("limits", _limits(plan.challenge.limits, plan.deadline_s)),
+        ("run", f"{_relative(run_dir.path)}/"),
+    )
+    err.print(f"[bold]{escape(plan.challenge.title)}, dry run[/]")
+    for name, value in rows:
+        err.print(f"  [dim]{name:<7}[/] {escape(value)}")
+
+
+class RunView(AbstractContextManager["RunView"]):
+    """Live progress of one run: a bar where there is a terminal, a line a pair in any case."""
+
+    def __init__(self, pairs: int) -> None:
+        self._total = pairs
+        self._bar = Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=err,
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        )
+        self._task = self._bar.add_task("preparing", total=pairs)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def update(self, progress: RunProgress) -> None:
+        match progress.step:
+            case Step.WARMING:
+                self._say("reading the inputs once, so that every pair starts from a warm cache")
+            case Step.STARTED:
+                self._say("started")
+                self._bar.update(self._task, description="registering")
+            case Step.FIELD_WRITTEN:
+                runtime = _seconds(progress.runtime_s)
+                self._say(f"{progress.done}/{self._total}  {progress.pair}  {runtime}")
+                self._bar.update(self._task, completed=progress.done)
+            case Step.COLLECTING:
+                self._say("collecting and checking the fields")
+                self._bar.update(self._task, description="checking")
+
+    def _say(self, text: str) -> None:
+        # Nobody listens any more (a closed pipe, a lost terminal): no reason to lose a run.
+        with suppress(OSError):
+            self._bar.console.print(f"  {escape(text)}")
+
+
+def show_result(
+    record: RunRecord, accuracy: Sequence[tuple[PairRecord, PairAccuracy]], titles: dict[str, str]
+) -> None:
+    """The table of pairs, then the totals of each task."""
+    by_pair = {pair.key: value for pair, value in accuracy}
+    out.print()
+    out.print(_pair_table(record, by_pair))
+    for task in record.tasks:
+        values = [value for pair, value in accuracy if pair.task == task.name]
+        out.print(_task_lines(task, titles[task.name], values))
+    out.print()
+
+
+def show_ending(
+    record: RunRecord, run_dir: RunDirectory, submission_dir: Path, *, to_stderr: bool
+) -> None:
+    """Verdict, warnings with what to change, and where things are."""
+    _show_flags(record.pairs)
+    for text in record.warnings:
+        warn(text)
+    target = err if to_stderr else out
+    style = "green" if record.status is RunStatus.SUCCEEDED else "red"
+    target.print(f"[{style}]{record.status.replace('_', ' ')}[/]: {escape(record.reason)}")
+    target.print(f"  fields  {escape(_relative(submission_dir))}/")
+    where = f"{_relative(run_dir.path)}/  (run.json, trace.jsonl.gz, log.txt, fields/)"
+    target.print(f"  record  {escape(where)}")
+
+
+def show_finding(finding: Finding) -> None:
+    style = {Level.OK: "green", Level.WARNING: "yellow", Level.FAILURE: "red"}[finding.level]
+    name = finding.level.name.lower()
+    out.print(f"[{style}]{name:<8}[/] {finding.subject}: {escape(finding.found)}")
+    if finding.remedy:
+        out.print(f"         {escape(finding.remedy)}")
+
+
+def show_log_tail(run_dir: RunDirectory, lines: int = 12) -> None:
+    """The end of the submission's log, with control characters made harmless."""
+    try:
+        with run_dir.log_path.open("rb") as file:
+            file.seek(max(0, run_dir.log_path.stat().st_size - 8192))
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return
+    err.print(f"[dim]the end of {escape(_relative(run_dir.log_path))}:[/]")
+    for line in text.splitlines()[-lines:]:
+        harmless = "".join(c if c.isprintable() or c == "\t" else "�" for c in line)
+        err.print(f"  [dim]|[/] {escape(harmless)}")
+
+
+def _pair_table(record: RunRecord, accuracy: dict[str, PairAccuracy]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("pair", no_wrap=True)
+    for name in ("runtime", "exclusive"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("field", no_wrap=True)
+    if accuracy:
+        table.add_column("accuracy (zero field -> yours)", no_wrap=True)
+    table.add_column("flags")
+    for pair in record.pairs:
+        style = _STATE_STYLE[pair.field_state]
+        state = pair.field_state.replace("_", " ")
+        problem = f" ({pair.field_problem})" if pair.field_state is FieldState.INVALID else ""
+        row = [
+            pair.key,
+            _seconds(pair.runtime_s),
+            _seconds(pair.exclusive_s),
+            f"[{style}]{state}[/]{escape(problem)}",
+        ]
+        if accuracy:
+            row.append(_accuracy(accuracy[pair.key]) if pair.key in accuracy else "")
+        table.add_row(*row, ", ".join(pair.flags))
+    return table
+
+
+def _accuracy(value: PairAccuracy) -> str:
+    if value.metric is Metric.TRE:
+        return f"{value.initial:.2f} -> {value.value:.2f} mm"
+    return f"Dice {value.initial:.3f} -> {value.value:.3f}"
+
+
+def _task_lines(task: TaskRecord, title: str, accuracy: Sequence[PairAccuracy]) -> str:
+    head = f"\n[bold]{task.name}[/] {escape(title)}: "
+    if not task.attempted:
+        return head + "not attempted, which is not a failure"
+    parts = [f"{task.valid_fields}/{task.pairs} fields"]
+    if task.median_runtime_s is not None:
+        parts.append(f"median runtime {_seconds(task.median_runtime_s)}")
+    if task.overlap_ratio is not None and task.makespan_per_pair_s is not None:
+        parts.append(f"makespan/N {_seconds(task.makespan_per_pair_s)}")
+        parts.append(f"overlap {task.overlap_ratio:.2f}")
+    lines = head + ", ".join(parts)
+    if accuracy:
+        lines += f"\n  {_mean_accuracy(accuracy)}"
+    return lines
+
+
+def _mean_accuracy(values: Sequence[PairAccuracy]) -> str:
+    n = len(values)
+    metric = values[0].metric
+    initial, value = sum(v.initial for v in values) / n, sum(v.value for v in values) / n
+    folded = sum(v.folded_percent for v in values) / n
+    unit, digits = (" mm", 2) if metric is Metric.TRE else ("", 3)
+    return (
+        f"{_METRIC_NAMES[metric]}: {initial:.{digits}f}{unit} with the zero field, "
+        f"{value:.{digits}f}{unit} with yours; {folded:.2f} % of voxels folded"
+    )
+
+
+def _show_flags(pairs: Sequence[PairRecord]) -> None:
+    for flag in Flag:
+        keys = [pair.key for pair in pairs if flag in pair.flags]
+        if keys:
+            which = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+            warn(f"{flag} ({which}): {ADVICE[flag]}")
+
+
+def _limits(limits: Limits, deadline_s: float) -> str:
+    return (
+        f"{format_bytes(limits.memory_bytes)} memory, {limits.processes} processes, "
+        f"{format_bytes(limits.output_bytes)} output, {deadline_s / 60:.0f} min in all"
+    )
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f} s"
+
+
+def _short(image_id: str) -> str:
+    algorithm, _, digest = image_id.partition(":")
+    return f"{algorithm}:{digest[:12]}" if digest else image_id[:12]
+
+
+def _relative(path: Path) -> str:
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative

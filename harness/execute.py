@@ -1,0 +1,242 @@
+"""One submission, one data set, one run directory."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from harness.collect import tree_size
+from harness.engine.base import BindMount, Engine, EngineName, Execution, ExitState, RunSpec
+from harness.errors import EngineError, OutputError, ProbeError
+from harness.probe.client import Probe
+from harness.probe.trace import FileEvent, Placement, Trace, TraceTail
+from harness.probe.watch import WatchSpec
+from harness.record import INSIDE_REPORT, Ended, make_record
+from harness.runner.settings import CHALLENGE_VARIABLE, INSIDE_REPORT_VARIABLE
+from harness.timing import time_pairs
+from harness.verdict import Cut
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from harness.challenge.model import Mount
+    from harness.plan import Plan
+    from harness.store import RunDirectory, RunRecord
+
+_POLL_S = 0.1
+_OUTPUT_CHECK_S = 1.0
+_STOP_GRACE_S = 5.0
+_READ_BYTES = 1 << 20
+_CHALLENGE_TARGET = "/l2r/challenge.yaml"
+
+
+class Step(StrEnum):
+    """What just happened, for whoever shows progress."""
+
+    WARMING = "warming"
+    STARTED = "started"
+    FIELD_WRITTEN = "field_written"
+    COLLECTING = "collecting"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """``runtime_s`` is provisional: a later pair that shares an input may still change it."""
+
+    step: Step
+    pair: str | None = None
+    runtime_s: float | None = None
+    done: int = 0
+
+
+def execute(
+    plan: Plan,
+    engine: Engine,
+    run_dir: RunDirectory,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> RunRecord:
+    """Run the image over the pairs; the record, already stored.
+
+    A submission's failure is a result, not an exception. Raises ProbeError, EngineError or
+    OutputError when the run could not even begin.
+    """
+    _make_output(plan, run_dir)
+    on_progress(Progress(step=Step.WARMING))
+    _warm_cache(plan)
+    with Probe(_watch_spec(plan, run_dir)) as probe:
+        ended = _run_to_its_end(plan, engine, run_dir, on_progress)
+        trace = _finish(probe)
+    on_progress(Progress(step=Step.COLLECTING))
+    record = make_record(plan, engine.info, run_dir, ended, trace)
+    run_dir.compress_trace()
+    run_dir.write_record(record)
+    run_dir.discard_output()
+    return record
+
+
+def _make_output(plan: Plan, run_dir: RunDirectory) -> None:
+    """An empty output folder any user may write to, inside a run directory only its owner enters.
+
+    The fields' folders are there before the submission starts: a folder made later would be watched
+    a moment late.
+    """
+    folders = {run_dir.output_dir / pair.field.parent for pair in plan.pairs}
+    for folder in sorted({run_dir.output_dir, *folders}):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o777)
+        except OSError as error:
+            raise OutputError(f"output folder {folder}: {error.strerror}") from error
+
+
+def _finish(probe: Probe) -> Trace:
+    """What the witness saw. One that broke costs the runtimes, not the fields."""
+    try:
+        return probe.finish()
+    except ProbeError as error:
+        return Trace(
+            placement=Placement.HOST,
+            precision=probe.header.precision,
+            events=(),
+            lost=(f"the trace is unreadable: {error}",),
+        )
+
+
+def _warm_cache(plan: Plan) -> None:
+    """Read every input once, so that all pairs and all teams start from a warm page cache."""
+    for path in sorted({path for pair in plan.pairs for path in pair.inputs}):
+        with (plan.data_dir / path).open("rb") as file:
+            while file.read(_READ_BYTES):
+                continue
+
+
+def _watch_spec(plan: Plan, run_dir: RunDirectory) -> WatchSpec:
+    return WatchSpec(
+        placement=Placement.HOST,
+        trace=run_dir.growing_trace,
+        data_dir=plan.data_dir,
+        output_dir=run_dir.output_dir,
+        inputs=tuple(path for pair in plan.pairs for path in pair.inputs),
+        fields=tuple(pair.field for pair in plan.pairs),
+    )
+
+
+def _run_spec(plan: Plan, engine: Engine, run_dir: RunDirectory) -> RunSpec:
+    contract = plan.challenge.container
+    output_target = next(mount.target for mount in contract.mounts if mount.source == "output")
+    mounts = [_bind(mount, plan, run_dir) for mount in contract.mounts]
+    environment = dict(contract.environment)
+    in_process = engine.info.name is EngineName.PROCESS
+    inside_root = str(run_dir.output_dir) if in_process else output_target
+    environment[INSIDE_REPORT_VARIABLE] = f"{inside_root}/{INSIDE_REPORT}"
+    if plan.challenge_file is None:
+        environment[CHALLENGE_VARIABLE] = plan.challenge.name
+    elif in_process:
+        environment[CHALLENGE_VARIABLE] = str(plan.challenge_file)
+    else:
+        environment[CHALLENGE_VARIABLE] = _CHALLENGE_TARGET
+        mounts.append(
+            BindMount(source=plan.challenge_file, target=_CHALLENGE_TARGET, read_only=True)
+        )
+    return RunSpec(
+        image=plan.image,
+        name=f"harness-{run_dir.submission}-{run_dir.run_id}",
+        mounts=tuple(mounts),
+        limits=plan.challenge.limits,
+        log_path=run_dir.log_path,
+        arguments=contract.arguments,
+        environment=environment,
+    )
+
+
+def _bind(mount: Mount, plan: Plan, run_dir: RunDirectory) -> BindMount:
+    if mount.source == "data":
+        return BindMount(source=plan.data_dir / mount.path, target=mount.target, read_only=True)
+    return BindMount(source=run_dir.output_dir, target=mount.target, read_only=False)
+
+
+def _run_to_its_end(
+    plan: Plan,
+    engine: Engine,
+    run_dir: RunDirectory,
+    on_progress: Callable[[Progress], None],
+) -> Ended:
+    """Start the submission and stay with it. An engine that fails on the way is recorded."""
+    started = time.monotonic()
+    exit_state: ExitState | None = None
+    cut: Cut | None = None
+    failure: str | None = None
+    try:
+        with engine.prepare(_run_spec(plan, engine, run_dir)) as execution:
+            execution.start()
+            started = time.monotonic()
+            on_progress(Progress(step=Step.STARTED))
+            try:
+                exit_state, cut = _stay(plan, run_dir, execution, started, on_progress)
+            except KeyboardInterrupt:
+                cut = Cut.INTERRUPTED
+                exit_state = execution.stop(_STOP_GRACE_S)
+    except EngineError as error:
+        failure = str(error)
+    return Ended(exit=exit_state, cut=cut, failure=failure, duration_s=time.monotonic() - started)
+
+
+def _stay(
+    plan: Plan,
+    run_dir: RunDirectory,
+    execution: Execution,
+    started: float,
+    on_progress: Callable[[Progress], None],
+) -> tuple[ExitState, Cut | None]:
+    """Until the submission ends by itself or a limit ends it."""
+    limits = plan.challenge.limits
+    next_look = started
+    with _live_pairs(plan, run_dir, on_progress) as look:
+        while (exit_state := execution.wait(_POLL_S)) is None:
+            look()
+            now = time.monotonic()
+            if now - started > plan.deadline_s:
+                return execution.stop(_STOP_GRACE_S), Cut.TIMED_OUT
+            if now >= next_look:
+                next_look = now + _OUTPUT_CHECK_S
+                if tree_size(run_dir.output_dir)[0] > limits.output_bytes:
+                    return execution.stop(0.0), Cut.OUTPUT_LIMIT
+        look()
+    return exit_state, None
+
+
+@contextmanager
+def _live_pairs(
+    plan: Plan, run_dir: RunDirectory, on_progress: Callable[[Progress], None]
+) -> Iterator[Callable[[], None]]:
+    """A function that reports the fields completed since it was last called."""
+    tail = TraceTail(run_dir.growing_trace)
+    header = tail.header()
+    events: list[FileEvent] = []
+    announced: set[str] = set()
+
+    def look() -> None:
+        new = [record for record in tail.new_records() if isinstance(record, FileEvent)]
+        if not new:
+            return
+        events.extend(new)
+        seen = Trace(placement=header.placement, precision=header.precision, events=tuple(events))
+        for timing in time_pairs(plan.pairs, seen):
+            if timing.finished_ns is not None and timing.key not in announced:
+                announced.add(timing.key)
+                on_progress(
+                    Progress(
+                        step=Step.FIELD_WRITTEN,
+                        pair=timing.key,
+                        runtime_s=timing.runtime_s,
+                        done=len(announced),
+                    )
+                )
+
+    try:
+        yield look
+    finally:
+        tail.close()

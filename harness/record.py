@@ -1,0 +1,199 @@
+"""From evidence to the record: fields, trace and the submission's end become ``run.json``."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from harness import __version__
+from harness.challenge.field_file import FieldState
+from harness.collect import CollectedField, collect_field, read_small_file
+from harness.probe.realtime import Precision
+from harness.runner.inside import InsideReport, parse_report
+from harness.store import PairRecord, RunDirectory, RunRecord, TaskRecord, WitnessRecord
+from harness.timing import PairTiming, time_pairs, time_task
+from harness.verdict import Cut, Evidence, judge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.challenge.pairs import Pair, TaskPairs
+    from harness.engine.base import EngineInfo, ExitState
+    from harness.plan import Plan
+    from harness.probe.trace import Trace
+
+INSIDE_REPORT = PurePosixPath(".inside_report.json")  # in the output folder
+_INSIDE_REPORT_MAX_BYTES = 8 << 20
+
+# Worst error of a runtime by the witness's scheduling: docs/timing.md.
+_WORST_ERROR_S = {Precision.FIFO: 0.002, Precision.PLAIN: 0.025}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How the submission's execution went. ``failure`` is the engine's own."""
+
+    exit: ExitState | None
+    cut: Cut | None
+    failure: str | None
+    duration_s: float
+
+
+def make_record(
+    plan: Plan, engine: EngineInfo, run_dir: RunDirectory, ended: Ended, trace: Trace
+) -> RunRecord:
+    """Collects the fields on the way."""
+    collected = {
+        pair.key: collect_field(
+            run_dir.output_dir,
+            pair.field,
+            run_dir.field_path(pair.field),
+            plan.challenge.task(pair.task).field,
+        )
+        for pair in plan.pairs
+    }
+    timings = time_pairs(plan.pairs, trace, modified_ns=_modified_on_trace_clock(collected))
+    touched = _attempted_tasks(plan, collected, trace)
+    inside, inside_problem = _inside_report(run_dir)
+    pairs = tuple(
+        _pair_record(pair, collected[pair.key], timing, inside, attempted=pair.task in touched)
+        for pair, timing in zip(plan.pairs, timings, strict=True)
+    )
+    verdict = judge(
+        Evidence(
+            exit=ended.exit,
+            cut=ended.cut,
+            engine_failure=ended.failure,
+            deadline_s=plan.deadline_s,
+            limits=plan.challenge.limits,
+            fields=tuple(pair.field_state for pair in pairs),
+        )
+    )
+    warnings = [*verdict.warnings, *_witness_warnings(pairs, trace, inside)]
+    if inside_problem is not None:
+        warnings.append(inside_problem)
+    return RunRecord(
+        harness_version=__version__,
+        run_id=run_dir.run_id,
+        submission=run_dir.submission,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        challenge=plan.challenge.name,
+        challenge_digest=plan.challenge.digest,
+        engine=engine.name,
+        engine_version=engine.version,
+        image_id=plan.image.id,
+        image_reference=plan.image.reference,
+        limits=plan.challenge.limits,
+        status=verdict.status,
+        reason=verdict.reason,
+        blame=verdict.blame,
+        exit_code=None if ended.exit is None else ended.exit.exit_code,
+        duration_s=ended.duration_s,
+        witness=WitnessRecord(precision=trace.precision, complete=trace.complete, lost=trace.lost),
+        tasks=tuple(_task_record(found, pairs, timings, touched) for found in plan.tasks),
+        pairs=pairs,
+        warnings=tuple(warnings),
+    )
+
+
+def _modified_on_trace_clock(collected: dict[str, CollectedField]) -> dict[str, int]:
+    """File times on the trace's clock. They tick coarsely and lag, so they never run ahead."""
+    offset_ns = time.time_ns() - time.monotonic_ns()
+    return {
+        key: field.modified_ns - offset_ns
+        for key, field in collected.items()
+        if field.modified_ns is not None
+    }
+
+
+def _attempted_tasks(
+    plan: Plan, collected: dict[str, CollectedField], trace: Trace
+) -> frozenset[str]:
+    """Tasks of which a field was written or an input opened. The others are not attempted."""
+    opened = {event.path for event in trace.events}
+    return frozenset(
+        pair.task
+        for pair in plan.pairs
+        if collected[pair.key].state is not FieldState.MISSING
+        or any(str(path) in opened for path in pair.inputs)
+    )
+
+
+def _pair_record(
+    pair: Pair,
+    field: CollectedField,
+    timing: PairTiming,
+    inside: InsideReport | None,
+    *,
+    attempted: bool,
+) -> PairRecord:
+    seen_inside = {t.pair: t.runtime_s for t in inside.pairs} if inside else {}
+    return PairRecord(
+        key=pair.key,
+        task=pair.task,
+        fixed_id=pair.fixed_id,
+        moving_id=pair.moving_id,
+        field_state=field.state if attempted else FieldState.NOT_ATTEMPTED,
+        field_problem=field.problem if attempted else None,
+        field_sha256=field.sha256,
+        runtime_s=timing.runtime_s,
+        exclusive_s=timing.exclusive_s,
+        inside_runtime_s=seen_inside.get(pair.key),
+        flags=tuple(sorted(timing.flags)),
+    )
+
+
+def _task_record(
+    found: TaskPairs,
+    pairs: tuple[PairRecord, ...],
+    timings: tuple[PairTiming, ...],
+    attempted: frozenset[str],
+) -> TaskRecord:
+    name = found.task.name
+    sums = time_task(name, timings)
+    return TaskRecord(
+        name=name,
+        attempted=name in attempted,
+        pairs=len(found.pairs),
+        valid_fields=sum(
+            pair.task == name and pair.field_state is FieldState.VALID for pair in pairs
+        ),
+        median_runtime_s=sums.median_runtime_s if sums else None,
+        makespan_per_pair_s=sums.makespan_per_pair_s if sums else None,
+        overlap_ratio=sums.overlap_ratio if sums else None,
+    )
+
+
+def _inside_report(run_dir: RunDirectory) -> tuple[InsideReport | None, str | None]:
+    """The reference runner's own times, and what is wrong with them. Other images write none."""
+    raw = read_small_file(run_dir.output_dir, INSIDE_REPORT, _INSIDE_REPORT_MAX_BYTES)
+    if raw is None:
+        return None, None
+    report = parse_report(raw)
+    if report is None:
+        return None, "the runtimes that the container reported could not be read"
+    return report, None
+
+
+def _witness_warnings(
+    pairs: tuple[PairRecord, ...], trace: Trace, inside: InsideReport | None
+) -> Iterator[str]:
+    if not trace.complete:
+        yield "the witness missed events, so these runtimes cannot be ranked: " + "; ".join(
+            trace.lost
+        )
+    if inside is None:
+        return
+    tolerance_s = _WORST_ERROR_S[trace.precision] + _WORST_ERROR_S[inside.precision]
+    for pair in pairs:
+        if pair.runtime_s is None or pair.inside_runtime_s is None:
+            continue
+        difference_s = abs(pair.runtime_s - pair.inside_runtime_s)
+        if difference_s > tolerance_s:
+            yield (
+                f"{pair.key}: the witnesses outside and inside disagree by "
+                f"{difference_s * 1000:.1f} ms (expected at most {tolerance_s * 1000:.0f} ms)"
+            )

@@ -1,0 +1,234 @@
+"""The run directory: every path in it, and every JSON schema.
+
+::
+
+    runs/<submission>/<run id>/
+      run.json          written last: a directory without it is a run that did not end
+      trace.jsonl.gz    what the witness saw
+      log.txt           the submission's stdout and stderr, capped
+      fields/task_0X/   the fields, as the submission wrote them
+"""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import os
+import shutil
+import time
+from enum import StrEnum
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness.challenge.field_file import FieldState
+from harness.challenge.model import Limits
+from harness.engine.base import EngineName
+from harness.errors import Blame, OutputError
+from harness.probe.realtime import Precision
+from harness.timing import Flag
+
+if TYPE_CHECKING:
+    from pathlib import Path, PurePosixPath
+
+_logger = logging.getLogger(__name__)
+
+LOCAL_SUBMISSION = "local"  # the name dry runs are kept under
+
+
+class RunStatus(StrEnum):
+    """How a run ended. The first recorded reason wins."""
+
+    SUCCEEDED = "succeeded"
+    INCOMPLETE = "incomplete"
+    CRASHED = "crashed"
+    OUT_OF_MEMORY = "out_of_memory"
+    TIMED_OUT = "timed_out"
+    OUTPUT_LIMIT = "output_limit"
+    REJECTED = "rejected"
+    INTERRUPTED = "interrupted"
+    INFRASTRUCTURE = "infrastructure"
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of a command that executed one run."""
+        return _EXIT_CODES[self]
+
+
+_EXIT_CODES = {
+    RunStatus.SUCCEEDED: 0,
+    RunStatus.INCOMPLETE: 40,
+    RunStatus.CRASHED: 41,
+    RunStatus.OUT_OF_MEMORY: 42,
+    RunStatus.TIMED_OUT: 43,
+    RunStatus.OUTPUT_LIMIT: 44,
+    RunStatus.REJECTED: 45,
+    RunStatus.INFRASTRUCTURE: 46,
+    RunStatus.INTERRUPTED: 130,
+}
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PairRecord(_Record):
+    """One pair of a run. Times in seconds; None means not measured.
+
+    ``inside_runtime_s`` is the reference runner's own witness, kept to be compared.
+    ``field_problem`` says why a field is not valid; ``field_sha256`` is of the file's bytes.
+    """
+
+    key: str
+    task: str
+    fixed_id: int
+    moving_id: int
+    field_state: FieldState
+    field_problem: str | None = None
+    field_sha256: str | None = None
+    runtime_s: float | None = None
+    exclusive_s: float | None = None
+    inside_runtime_s: float | None = None
+    flags: tuple[Flag, ...] = ()
+
+
+class TaskRecord(_Record):
+    """One task of a run. ``overlap_ratio`` is 1.0 when its pairs came one after the other."""
+
+    name: str
+    attempted: bool
+    pairs: int
+    valid_fields: int
+    median_runtime_s: float | None = None
+    makespan_per_pair_s: float | None = None
+    overlap_ratio: float | None = None
+
+
+class WitnessRecord(_Record):
+    """How far the runtimes can be trusted. They may be ranked only when ``complete``."""
+
+    precision: Precision
+    complete: bool
+    lost: tuple[str, ...] = ()
+
+
+class RunRecord(_Record):
+    """``run.json``. ``created`` is UTC, ISO 8601; ``duration_s`` from the submission's start to its
+    end; ``blame`` is None when the run succeeded."""
+
+    schema_version: Literal[1] = 1
+    harness_version: str
+    run_id: str
+    submission: str
+    created: str
+    challenge: str
+    challenge_digest: str
+    engine: EngineName
+    engine_version: str
+    image_id: str
+    image_reference: str
+    limits: Limits
+    status: RunStatus
+    reason: str
+    blame: Blame | None
+    exit_code: int | None
+    duration_s: float
+    witness: WitnessRecord
+    tasks: tuple[TaskRecord, ...]
+    pairs: tuple[PairRecord, ...]
+    warnings: tuple[str, ...] = ()
+
+    def task(self, name: str) -> TaskRecord:
+        return next(task for task in self.tasks if task.name == name)
+
+
+class RunDirectory:
+    """Paths of one run. ``create`` makes a new one, whose name is the time it began (UTC)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, runs_dir: Path, submission: str) -> RunDirectory:
+        parent = runs_dir / submission
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+        for attempt in range(1000):
+            path = parent / (f"{stamp}-{attempt}" if attempt else stamp)
+            try:
+                # What a submission wrote is nobody else's business, and may be anything.
+                path.mkdir(parents=True, mode=0o700)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise OutputError(f"run directory {path}: {error.strerror}") from error
+            return cls(path)
+        raise OutputError(f"run directory {parent / stamp}: a thousand runs began in one second")
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    @property
+    def submission(self) -> str:
+        return self.path.parent.name
+
+    @property
+    def record_path(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def log_path(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def growing_trace(self) -> Path:
+        """The trace while the run goes on."""
+        return self.path / "trace.jsonl"
+
+    @property
+    def trace_path(self) -> Path:
+        return self.path / "trace.jsonl.gz"
+
+    @property
+    def output_dir(self) -> Path:
+        """What the submission sees as its output folder; gone once the fields are collected."""
+        return self.path / "output"
+
+    @property
+    def fields_dir(self) -> Path:
+        return self.path / "fields"
+
+    def field_path(self, field: PurePosixPath) -> Path:
+        return self.fields_dir / field
+
+    def compress_trace(self) -> None:
+        part = self.trace_path.with_suffix(".part")
+        with self.growing_trace.open("rb") as plain, gzip.open(part, "wb") as packed:
+            shutil.copyfileobj(plain, packed)
+        part.replace(self.trace_path)
+        self.growing_trace.unlink()
+
+    def discard_output(self) -> None:
+        """Remove the submission's output folder; what cannot be removed stays and is logged."""
+
+        def note(_: object, path: str, error: tuple[object, BaseException, object]) -> None:
+            _logger.warning("%s: cannot be removed (%s)", path, error[1])
+
+        shutil.rmtree(self.output_dir, onerror=note)
+
+    def write_record(self, record: RunRecord) -> None:
+        part = self.record_path.with_suffix(".part")
+        with part.open("w", encoding="utf-8") as file:
+            file.write(record.model_dump_json(indent=1, by_alias=True) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self.record_path)
+
+    def read_record(self) -> RunRecord:
+        """Raises OutputError when the run did not end or the file is no run record."""
+        try:
+            return RunRecord.model_validate_json(self.record_path.read_bytes())
+        except FileNotFoundError as error:
+            raise OutputError(f"{self.path}: no run.json, so this run did not end") from error
+        except ValidationError as error:
+            raise OutputError(f"{self.record_path}: not a run record: {error}") from error

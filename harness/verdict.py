@@ -1,0 +1,118 @@
+"""How a run ended and whose turn it is, from evidence alone."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from harness.challenge.field_file import FieldState
+from harness.challenge.quantity import format_bytes
+from harness.errors import Blame, PairsFailed
+from harness.store import RunStatus
+
+if TYPE_CHECKING:
+    from harness.challenge.model import Limits
+    from harness.engine.base import ExitState
+
+
+class Cut(StrEnum):
+    """Why the harness ended a submission before it ended by itself."""
+
+    TIMED_OUT = "timed_out"
+    OUTPUT_LIMIT = "output_limit"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """All that a verdict rests on. ``fields`` holds the state of every expected field."""
+
+    exit: ExitState | None
+    cut: Cut | None
+    engine_failure: str | None
+    deadline_s: float
+    limits: Limits
+    fields: tuple[FieldState, ...]
+
+    def count(self, state: FieldState) -> int:
+        return self.fields.count(state)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    status: RunStatus
+    reason: str
+    blame: Blame | None
+    warnings: tuple[str, ...] = ()
+
+
+def judge(evidence: Evidence) -> Verdict:
+    """The first recorded reason wins: a kill that follows a timeout is still a timeout."""
+    if evidence.cut is not None:
+        return _cut_short(evidence.cut, evidence)
+    if evidence.engine_failure is not None:
+        return _machine(f"the engine failed: {evidence.engine_failure}")
+    if evidence.exit is None or evidence.exit.exit_code is None:
+        return _machine("the container vanished while it ran")
+    return _by_itself(evidence, evidence.exit, evidence.exit.exit_code)
+
+
+def _cut_short(cut: Cut, evidence: Evidence) -> Verdict:
+    if cut is Cut.TIMED_OUT:
+        reason = f"ended at its deadline of {evidence.deadline_s:.0f} s"
+        return Verdict(status=RunStatus.TIMED_OUT, reason=reason, blame=Blame.SUBMISSION)
+    if cut is Cut.OUTPUT_LIMIT:
+        limit = format_bytes(evidence.limits.output_bytes)
+        reason = f"ended because its output grew past {limit}"
+        return Verdict(status=RunStatus.OUTPUT_LIMIT, reason=reason, blame=Blame.SUBMISSION)
+    return Verdict(
+        status=RunStatus.INTERRUPTED,
+        reason="ended because the harness was asked to stop",
+        blame=Blame.MACHINE,
+    )
+
+
+def _machine(reason: str) -> Verdict:
+    return Verdict(status=RunStatus.INFRASTRUCTURE, reason=reason, blame=Blame.MACHINE)
+
+
+def _by_itself(evidence: Evidence, exit_state: ExitState, exit_code: int) -> Verdict:
+    missing, invalid = evidence.count(FieldState.MISSING), evidence.count(FieldState.INVALID)
+    valid = evidence.count(FieldState.VALID)
+    unfinished = bool(missing or invalid or not valid)
+    memory = f"ran out of memory ({format_bytes(evidence.limits.memory_bytes)})"
+    if exit_state.out_of_memory and (exit_code or unfinished):
+        who = "the submission" if exit_code else "a child process of the submission"
+        return _fault(RunStatus.OUT_OF_MEMORY, f"{who} {memory}")
+    if exit_code:
+        return _fault(RunStatus.CRASHED, _exit_reason(exit_code))
+    if invalid:
+        return _fault(
+            RunStatus.REJECTED, f"{invalid} of {valid + invalid + missing} fields invalid"
+        )
+    if not valid:
+        return _fault(RunStatus.INCOMPLETE, "it ended without writing a field")
+    if missing:
+        return _fault(RunStatus.INCOMPLETE, f"{missing} of {valid + missing} fields missing")
+    return Verdict(
+        status=RunStatus.SUCCEEDED,
+        reason=f"all {valid} fields of the attempted tasks are valid",
+        blame=None,
+        warnings=(f"a child process {memory}",) if exit_state.out_of_memory else (),
+    )
+
+
+def _fault(status: RunStatus, reason: str) -> Verdict:
+    return Verdict(status=status, reason=reason, blame=Blame.SUBMISSION)
+
+
+def _exit_reason(exit_code: int) -> str:
+    if exit_code == PairsFailed.exit_code:
+        return f"exit code {exit_code} (the reference runner's for pairs that failed); see the log"
+    try:
+        name = signal.Signals(exit_code - 128).name
+    except ValueError:
+        return f"exit code {exit_code}; see the log"
+    return f"exit code {exit_code} (ended by {name}); see the log"

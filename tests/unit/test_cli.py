@@ -1,0 +1,184 @@
+"""The command as a person meets it: help, tables, messages, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from harness import cli, errors
+from harness.store import RunStatus
+from tests.tiny import ZERO, write_challenge, write_data, write_image, write_method
+
+REPOSITORY = Path(__file__).parents[2]
+NO_ENGINE = "unix:///nonexistent/docker.sock"
+COMMANDS = sorted(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
+
+
+def harness(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "harness.cli", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "DOCKER_HOST": NO_ENGINE, "NO_COLOR": "1"},
+    )
+
+
+@pytest.fixture
+def team(tmp_path: Path) -> Path:
+    """A team's folder: method/, test/ and the tiny challenge's file."""
+    write_method(tmp_path, ZERO)
+    write_data(tmp_path / "test")
+    write_challenge(tmp_path / "tiny.yaml")
+    return tmp_path
+
+
+def test_run_prints_plan_table_totals_and_places(team: Path) -> None:
+    done = harness("run", "--challenge", "tiny.yaml", cwd=team)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    rows = [line.split() for line in lines if line.startswith("task_0") and "/" in line.split()[0]]
+    assert [row[0] for row in rows] == [
+        "task_01/0001_0001",
+        "task_01/0002_0002",
+        "task_02/0007_0008",
+        "task_02/0008_0009",
+    ]
+    for row in rows:
+        assert float(row[1]) > 0
+        assert row[2] == "s"
+        assert row[5] == "valid"
+    assert "2/2 fields, median runtime" in done.stdout
+    assert "succeeded: all 4 fields" in done.stdout
+    assert "submission/" in done.stdout
+    assert "no container engine" in done.stderr
+    assert "4/4  task_02/0008_0009" in done.stderr
+    assert len(list((team / "submission").rglob("disp_*.npz"))) == 4
+    (record,) = (team / "runs/local").glob("*/run.json")
+    assert json.loads(record.read_text())["status"] == "succeeded"
+
+
+def test_run_for_machines(team: Path) -> None:
+    done = harness("run", "--challenge", "tiny.yaml", "--json", cwd=team)
+    record = json.loads(done.stdout)
+    assert record["status"] == "succeeded"
+    assert record["engine"] == "process"
+    assert len(record["pairs"]) == 4
+    assert record["accuracy"] == []
+
+
+def test_failed_run_shows_the_end_of_the_log(team: Path) -> None:
+    write_method(team, "raise RuntimeError('\\x1b[31mno [bold]weights')")
+    done = harness("run", "--challenge", "tiny.yaml", cwd=team)
+    assert done.returncode == RunStatus.CRASHED.exit_code
+    assert "crashed: exit code 23" in done.stdout
+    assert "no [bold]weights" in done.stderr
+    assert "\x1b" not in done.stderr
+
+
+def test_broken_method_is_said_before_any_pair(team: Path) -> None:
+    (team / "method/method.py").write_text("import not_there\n")
+    done = harness("run", "--challenge", "tiny.yaml", cwd=team)
+    assert done.returncode == RunStatus.CRASHED.exit_code
+    assert "No module named 'not_there'" in done.stderr
+
+
+def test_broken_data_is_listed_before_anything_runs(team: Path) -> None:
+    write_image(team / "test/task_01/img0001.nii.gz", (16, 12, 21))
+    (team / "test/task_02/img0008.nii.gz").write_bytes(b"not an image")
+    done = harness("run", "--challenge", "tiny.yaml", cwd=team)
+    assert done.returncode == errors.DataError.exit_code
+    assert "2 findings; nothing was run" in done.stderr
+    assert "expected grid (16, 12, 20) for task_01, found (16, 12, 21)" in done.stderr
+    assert "task_02/img0008.nii.gz: unreadable or truncated" in done.stderr
+    assert not (team / "runs").exists()
+
+
+def test_old_fields_are_replaced_and_foreign_ones_kept(team: Path) -> None:
+    foreign = team / "submission/task_01/disp_0001_0001.npz"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_bytes(b"from another program")
+    assert harness("run", "--challenge", "tiny.yaml", cwd=team).returncode == 0
+    (kept,) = (team / "runs/local").glob("*/replaced/task_01/disp_0001_0001.npz")
+    assert kept.read_bytes() == b"from another program"
+    first = foreign.read_bytes()
+    write_method(team, ZERO.replace("zeros", "ones"))
+    assert harness("run", "--challenge", "tiny.yaml", cwd=team).returncode == 0
+    assert foreign.read_bytes() != first
+    assert len(list((team / "runs/local").glob("*/replaced"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "message"),
+    [
+        (("--data", "nowhere"), errors.DataError.exit_code, "expected a folder, found none"),
+        (("--challenge", "learn2reg1999"), errors.ChallengeError.exit_code, "learn2reg2021"),
+        (("--engine", "docker"), errors.EngineUnreachable.exit_code, "DOCKER_HOST"),
+        (("some-image",), errors.ImageMissing.exit_code, "some-image"),
+        (("--engine", "podman"), 2, "Invalid value"),
+    ],
+)
+def test_what_cannot_begin(
+    team: Path, arguments: tuple[str, ...], exit_code: int, message: str
+) -> None:
+    known = () if "--challenge" in arguments else ("--challenge", "tiny.yaml")
+    done = harness("run", *arguments, *known, cwd=team)
+    assert done.returncode == exit_code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_build_without_an_engine_is_no_error(team: Path) -> None:
+    done = harness("build", cwd=team)
+    assert done.returncode == 0
+    assert "no container engine" in done.stderr
+    assert harness("build", "--engine", "docker", cwd=team).returncode == 32
+
+
+def test_doctor_names_what_is_missing(team: Path) -> None:
+    done = harness("doctor", cwd=team)
+    assert done.returncode == 0
+    assert "warning  container engine" in done.stdout
+    assert "file watching" in done.stdout
+
+
+def test_phantom_leaves_data_alone(team: Path) -> None:
+    done = harness("phantom", "--if-empty", cwd=team)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not (team / "truth").exists()
+
+
+def test_exit_codes_are_distinct_and_documented() -> None:
+    classes = [errors.HarnessError]
+    for one in classes:
+        classes += one.__subclasses__()
+    codes = {one.__name__: one.exit_code for one in classes if one.__module__ == errors.__name__}
+    codes |= {status.name: status.exit_code for status in RunStatus if status.exit_code != 130}
+    assert len(set(codes.values())) == len(codes)
+    page = (REPOSITORY / "docs/exit-codes.md").read_text()
+    for name, code in codes.items():
+        if name not in ("HarnessError", "ConfigurationError", "SubmissionError", "MachineError"):
+            assert f"| {code} |" in page, f"{name} ({code}) is not in docs/exit-codes.md"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_and_a_line_in_the_documents(command: str, tmp_path: Path) -> None:
+    done = harness(command, "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
+    assert any(f"harness {command}" in page.read_text() for page in pages)
+
+
+def test_make_help_lists_every_command() -> None:
+    done = subprocess.run(
+        ["make", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    for command in ("help", "build", "run", "test", "lint", "data", "doctor", "clean"):
+        assert any(line.split()[0] == command for line in done.stdout.splitlines())

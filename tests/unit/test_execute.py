@@ -1,0 +1,242 @@
+"""Whole runs with the process engine: real child processes, real files, real probes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from harness.challenge.field_file import FieldState
+from harness.challenge.pairs import read_pairs
+from harness.engine.process import ProcessEngine
+from harness.errors import Blame
+from harness.execute import Progress, Step, execute
+from harness.plan import Plan
+from harness.store import RunDirectory, RunRecord, RunStatus
+from harness.timing import Flag
+from tests.tiny import ZERO, tiny_challenge, write_challenge, write_data, write_method
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    return write_data(tmp_path / "test")
+
+
+def run(
+    tmp_path: Path,
+    body: str,
+    *,
+    members: str = "",
+    yaml_changes: tuple[tuple[str, str], ...] = (),
+    progress: list[Progress] | None = None,
+) -> tuple[RunRecord, RunDirectory]:
+    """One run of a method with this ``register`` body."""
+    folder = write_method(tmp_path / "team", body, members=members)
+    challenge_file = write_challenge(tmp_path / "tiny.yaml")
+    challenge = tiny_challenge(*yaml_changes)
+    engine = ProcessEngine()
+    data_dir = tmp_path / "test"
+    plan = Plan(
+        challenge=challenge,
+        challenge_file=challenge_file,
+        data_dir=data_dir,
+        tasks=read_pairs(challenge, data_dir),
+        image=engine.build(folder, tag="tiny"),
+        submission="team",
+    )
+    run_dir = RunDirectory.create(tmp_path / "runs", "team")
+    seen = [] if progress is None else progress
+    return execute(plan, engine, run_dir, seen.append), run_dir
+
+
+def states(record: RunRecord) -> list[FieldState]:
+    return [pair.field_state for pair in record.pairs]
+
+
+def test_all_pairs_of_both_tasks(tmp_path: Path, data_dir: Path) -> None:
+    progress: list[Progress] = []
+    record, run_dir = run(tmp_path, "time.sleep(0.1)\n" + ZERO, progress=progress)
+    assert record.status is RunStatus.SUCCEEDED
+    assert record.blame is None
+    assert record.exit_code == 0
+    assert states(record) == [FieldState.VALID] * 4
+    assert record.witness.complete
+    assert run_dir.read_record() == record
+    assert sorted(path.name for path in run_dir.path.iterdir()) == [
+        "fields",
+        "log.txt",
+        "run.json",
+        "trace.jsonl.gz",
+    ]
+    for pair in record.pairs:
+        assert pair.runtime_s is not None
+        assert 0.0 < pair.runtime_s < 5.0
+        assert pair.flags == ()
+    assert [task.valid_fields for task in record.tasks] == [2, 2]
+    written = [p.pair for p in progress if p.step is Step.FIELD_WRITTEN]
+    assert written == [pair.key for pair in record.pairs]
+
+
+def test_sleep_inside_a_pair_is_in_its_runtime(tmp_path: Path, data_dir: Path) -> None:
+    body = "pair.fixed.array\ntime.sleep(0.4 if pair.fixed_id == 2 else 0.0)\n" + ZERO
+    record, _ = run(tmp_path, body)
+    by_key = {pair.key: pair.runtime_s or 0.0 for pair in record.pairs}
+    assert by_key["task_01/0002_0002"] > 0.4
+    assert by_key["task_01/0001_0001"] < 0.4
+
+
+def test_preparation_is_not_timed(tmp_path: Path, data_dir: Path) -> None:
+    members = "def prepare(self, task):\n    time.sleep(0.5)"
+    record, _ = run(tmp_path, ZERO, members=members)
+    assert record.status is RunStatus.SUCCEEDED
+    assert record.duration_s > 1.0  # two tasks were prepared
+    assert all(pair.runtime_s is not None and pair.runtime_s < 0.4 for pair in record.pairs)
+
+
+def test_two_witnesses_agree(tmp_path: Path, data_dir: Path) -> None:
+    """Outside and inside, on every pair, within the precision of their scheduling (a warning says
+    when not)."""
+    record, _ = run(tmp_path, "pair.fixed.array\ntime.sleep(0.05)\n" + ZERO)
+    assert all(pair.inside_runtime_s is not None for pair in record.pairs)
+    assert record.warnings == ()
+
+
+def test_failing_pair_costs_that_pair_only(tmp_path: Path, data_dir: Path) -> None:
+    body = "if pair.fixed_id == 1:\n    raise ValueError('no idea')\n" + ZERO
+    record, run_dir = run(tmp_path, body)
+    assert record.status is RunStatus.CRASHED
+    assert record.exit_code == 23
+    assert record.blame is Blame.SUBMISSION
+    assert states(record) == [FieldState.MISSING, *[FieldState.VALID] * 3]
+    assert "ValueError: no idea" in run_dir.log_path.read_text()
+
+
+def test_task_that_is_not_attempted_is_no_failure(tmp_path: Path, data_dir: Path) -> None:
+    record, _ = run(tmp_path, ZERO, members="tasks = frozenset({'task_02'})")
+    assert record.status is RunStatus.SUCCEEDED
+    assert [task.attempted for task in record.tasks] == [False, True]
+    assert states(record)[:2] == [FieldState.NOT_ATTEMPTED] * 2
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "exit_code"),
+    [
+        ("os._exit(7)", RunStatus.CRASHED, 7),
+        ("os.kill(os.getpid(), 11)", RunStatus.CRASHED, 139),
+        ("os._exit(0)", RunStatus.INCOMPLETE, 0),
+    ],
+)
+def test_death_on_the_way(
+    tmp_path: Path, data_dir: Path, body: str, status: RunStatus, exit_code: int
+) -> None:
+    record, _ = run(tmp_path, f"if pair.fixed_id == 2:\n    {body}\n{ZERO}")
+    assert record.status is status
+    assert record.exit_code == exit_code
+    # What was finished before counts, with its time.
+    assert record.pairs[0].field_state is FieldState.VALID
+    assert record.pairs[0].runtime_s is not None
+    assert record.pairs[1].field_state is FieldState.MISSING
+
+
+def test_deadline_ends_a_run(tmp_path: Path, data_dir: Path) -> None:
+    shorter = (("setup_time: 60s", "setup_time: 2s"), ("pair_time: 10s", "pair_time: 0.2s"))
+    body = f"if pair.fixed_id == 2:\n    time.sleep(600)\n{ZERO}"
+    started = time.monotonic()
+    record, _ = run(tmp_path, body, yaml_changes=shorter)
+    assert record.status is RunStatus.TIMED_OUT
+    assert "deadline" in record.reason
+    assert time.monotonic() - started < 30
+    assert states(record)[0] is FieldState.VALID
+
+
+def test_output_limit_ends_a_run(tmp_path: Path, data_dir: Path) -> None:
+    body = (
+        "folder = os.environ['HARNESS_OUTPUT_DIR']\n"
+        "with open(folder + '/big', 'wb') as file:\n"
+        "    while True:\n"
+        "        file.write(bytes(1 << 20)); time.sleep(0.005)"
+    )
+    record, run_dir = run(tmp_path, body)
+    assert record.status is RunStatus.OUTPUT_LIMIT
+    assert not run_dir.output_dir.exists()
+
+
+def test_invalid_field_is_rejected_and_named(tmp_path: Path, data_dir: Path) -> None:
+    """A method that goes around the runner's own checks."""
+    body = (
+        "path = os.environ['HARNESS_OUTPUT_DIR'] + '/task_01/disp_0001_0001.npz'\n"
+        "if pair.fixed_id == 2:\n"
+        "    np.savez_compressed(path, np.full((3, 8, 6, 10), np.nan, np.float16))\n" + ZERO
+    )
+    record, _ = run(tmp_path, body)
+    assert record.status is RunStatus.REJECTED
+    first = record.pairs[0]
+    assert first.field_state is FieldState.INVALID
+    assert "NaN" in (first.field_problem or "")
+    assert Flag.REWRITTEN in first.flags
+
+
+def test_field_that_is_a_link_is_not_followed(tmp_path: Path, data_dir: Path) -> None:
+    secret = tmp_path / "secret.npz"
+    secret.write_bytes(b"not yours")
+    body = (
+        "path = os.environ['HARNESS_OUTPUT_DIR'] + '/task_01/disp_0001_0001.npz'\n"
+        f"if pair.fixed_id == 2:\n    os.unlink(path); os.symlink({str(secret)!r}, path)\n" + ZERO
+    )
+    record, run_dir = run(tmp_path, body)
+    assert record.pairs[0].field_state is FieldState.INVALID
+    assert not (run_dir.fields_dir / "task_01/disp_0001_0001.npz").exists()
+
+
+def test_children_do_not_outlive_the_run(tmp_path: Path, data_dir: Path) -> None:
+    pid_file = tmp_path / "pid"
+    body = (
+        "import subprocess\n"
+        f"child = subprocess.Popen(['sleep', '300'], start_new_session=True)\n"
+        f"open({str(pid_file)!r}, 'w').write(str(child.pid))\n"
+        "time.sleep(0.7)\n" + ZERO
+    )
+    run(tmp_path, body)
+    pid = int(pid_file.read_text())
+    # Dead is enough: reaping an orphan is the first process's business.
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_ctrl_c_keeps_what_is_finished(tmp_path: Path, data_dir: Path) -> None:
+    """SIGINT, SIGTERM and SIGHUP to the command: stopped, stored, exit code 130."""
+    folder = write_method(tmp_path / "team", f"if pair.fixed_id == 2:\n    time.sleep(600)\n{ZERO}")
+    write_challenge(tmp_path / "tiny.yaml")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        command = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "harness.cli", "run", str(folder), "--engine", "process"),
+                *("--challenge", str(tmp_path / "tiny.yaml"), "--data", str(data_dir)),
+                *("--runs", str(tmp_path / f"runs{number}"), "--truth", str(tmp_path / "none")),
+                *("--submission", str(tmp_path / "submission"), "--json"),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "DOCKER_HOST": "unix:///nonexistent"},
+        )
+        assert command.stderr is not None
+        for line in command.stderr:
+            if "1/4" in line:
+                break
+        command.send_signal(number)
+        stdout, _ = command.communicate(timeout=30)
+        assert command.returncode == 130
+        record = json.loads(stdout)
+        assert record["status"] == "interrupted"
+        assert [p["field_state"] for p in record["pairs"]][:2] == ["valid", "missing"]
+        assert (tmp_path / "submission/task_01/disp_0001_0001.npz").is_file()

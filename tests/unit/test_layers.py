@@ -1,0 +1,103 @@
+"""Imports point one way, and importing has no side effects."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "harness"
+
+# Each part may import the parts named here, and itself. The order is that of ARCHITECTURE.md.
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "challenge": {"errors"},
+    "probe": {"errors"},
+    "timing": {"challenge", "probe"},
+    "runner": {"errors", "challenge", "probe", "timing"},
+    "engine": {"errors", "challenge"},
+    "store": {"errors", "challenge", "probe", "timing", "engine"},
+    "verdict": {"errors", "challenge", "engine", "store"},
+    "collect": {"errors", "challenge"},
+    "plan": {"challenge", "engine"},
+    "record": {
+        *("challenge", "probe", "timing", "runner", "engine", "store", "verdict"),
+        *("collect", "plan"),
+    },
+    "execute": {
+        *("errors", "challenge", "probe", "timing", "runner", "engine", "store", "verdict"),
+        *("collect", "plan", "record"),
+    },
+    "evaluate": {"errors", "challenge"},
+    "phantom": {"errors"},
+    "doctor": {"errors", "challenge", "engine"},
+}
+TOP = {"cli", "console"}  # may import everything
+
+# What the reference container holds beside the standard library.
+INSIDE = ("harness.runner", "harness.runner.__main__", "harness.probe.__main__", "harness.timing")
+HEAVY = ("scipy", "docker", "rich", "typer", "psutil", "pynvml", "numba", "matplotlib", "torch")
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_parts(path: Path) -> set[str]:
+    """Parts of the harness that a module imports, for types only or not."""
+    parts: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        parts |= {name.split(".")[1] for name in names if name.startswith("harness.")}
+    return parts - {"__version__"}
+
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path) -> None:
+    part = part_of(path)
+    if part in TOP or part.startswith("__"):
+        return
+    assert part in ALLOWED, f"{path} belongs to no part that ARCHITECTURE.md knows"
+    assert imported_parts(path) <= ALLOWED[part] | {part}
+
+
+@pytest.mark.parametrize("module", INSIDE)
+def test_what_runs_inside_needs_nothing_heavy(module: str) -> None:
+    """Imported in a new interpreter that has no such package. (NiBabel looks for scipy itself.)"""
+    code = f"import sys\nfor name in {HEAVY!r}:\n    sys.modules[name] = None\nimport {module}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_has_no_side_effects(tmp_path: Path) -> None:
+    """No file made, no logging configured, no environment changed, no thread, by any module."""
+    names = [
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        for path in MODULES
+        if path.stem not in {"__main__", "cli"}
+    ]
+    code = (
+        "import importlib, logging, os, sys, threading\n"
+        "before = dict(os.environ)\n"
+        f"for name in {names!r}:\n    importlib.import_module(name)\n"
+        "assert dict(os.environ) == before\n"
+        "assert logging.getLogger().handlers == []\n"
+        "assert threading.active_count() == 1\n"
+        f"assert os.listdir({str(tmp_path)!r}) == []\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
