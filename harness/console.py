@@ -87,14 +87,14 @@ def show_plan(plan: Plan, info: EngineInfo, run_dir: RunDirectory) -> None:
     rows = (
         ("method", f"{plan.image.reference}  {_short(plan.image.id)}"),
         ("engine", f"{info.name} ({info.version})"),
-        ("guard", info.isolation),
+        ("isolation", info.isolation),
         ("data", f"{_relative(plan.data_dir)}: {tasks}"),
         ("limits", _limits(plan.challenge.limits, plan.deadline_s)),
         ("run", f"{_relative(run_dir.path)}/"),
     )
     err.print(f"[bold]{escape(plan.challenge.title)}, dry run[/]")
     for name, value in rows:
-        err.print(f"  [dim]{name:<7}[/] {escape(value)}")
+        err.print(f"  [dim]{name:<9}[/] {escape(value)}")
 
 
 class RunView(AbstractContextManager["RunView"]):
