@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from harness.engine.base import RunSpec
 
 METHOD_FOLDER = "method"
-RUNNER = (sys.executable, "-m", "harness.runner")
+RUNNER = (sys.executable, "-P", "-m", "harness.runner")  # -P: not the working directory's modules
 
 
 class ProcessEngine:

@@ -43,8 +43,9 @@ class Probe:
 
     def start(self) -> None:
         """Returns once every event from now on will be seen. Raises ProbeError."""
+        # -P: a file in the working directory must not stand in for a module of the probe's.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "harness.probe"],
+            [sys.executable, "-P", "-m", "harness.probe"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
