@@ -18,11 +18,11 @@ from harness import __version__, console
 from harness.challenge.field_file import FieldState, read_field
 from harness.challenge.model import DEFAULT_CHALLENGE, builtin_names, load_challenge
 from harness.challenge.pairs import check_data
-from harness.collect import publish_fields
+from harness.collect import check_writable, publish_fields
 from harness.doctor import Level, examine
 from harness.engine.choose import choose_engine
 from harness.engine.process import ProcessEngine
-from harness.errors import BaseImageUnavailable, DataError, HarnessError
+from harness.errors import BaseImageUnavailable, DataError, HarnessError, ImageMissing
 from harness.evaluate.accuracy import PairAccuracy, pair_accuracy
 from harness.execute import execute
 from harness.phantom import write_phantoms
@@ -62,7 +62,12 @@ EngineArgument = Annotated[
 ]
 DataOption = Annotated[Path, typer.Option("--data", help="Folder with task_01/, task_02/, ...")]
 TruthOption = Annotated[
-    Path, typer.Option("--truth", help="Folder with the truth; the submission never sees it.")
+    Path | None,
+    typer.Option(
+        "--truth",
+        help="Folder with the truth, which the submission never sees. \\[default: beside the data]",
+        show_default=False,
+    ),
 ]
 BaseImageOption = Annotated[
     str | None,
@@ -100,7 +105,7 @@ def run(
     ] = ".",
     engine: EngineArgument = EngineOption.AUTO,
     data: DataOption = Path("test"),
-    truth: TruthOption = Path("truth"),
+    truth: TruthOption = None,
     submission: Annotated[
         Path, typer.Option("--submission", help="Folder that receives the fields.")
     ] = Path("submission"),
@@ -116,11 +121,13 @@ def run(
     """Dry-run a submission: register all pairs, witness their runtimes, check their fields.
 
     Exit code 0: every field of every attempted task is valid. 40-46 and 130: how the run ended
-    instead. 9-35: why it could not begin. docs/exit-codes.md lists them.
+    instead. 10-35: why it could not begin. docs/exit-codes.md lists them.
     """
     rules = load_challenge(challenge)
     data = data.resolve()
     tasks = check_data(rules, data)
+    check_writable(submission, (task.name for task in rules.tasks))
+    check_writable(runs, (LOCAL_SUBMISSION,))
     chosen, image = _engine_and_image(engine, source, base_image)
     for name in chosen.sweep():
         console.note(f"removed {name}, left behind by a harness that was killed")
@@ -136,10 +143,7 @@ def run(
     console.show_plan(plan, chosen.info, run_dir)
     with console.RunView(len(plan.pairs)) as view:
         record = execute(plan, chosen, run_dir, view.update)
-    kept = run_dir.path / "replaced"
-    if publish_fields(run_dir.fields_dir, submission, kept):
-        console.note(f"fields in {submission}/ that no run had made were moved to {kept}")
-    accuracy = _accuracy(plan, record, run_dir, truth)
+    accuracy = _accuracy(plan, record, run_dir, truth or data.parent / "truth")
     if as_json:
         console.out.file.write(_to_json(record, accuracy) + "\n")
     else:
@@ -147,7 +151,11 @@ def run(
         console.show_result(record, accuracy, titles)
     if record.status is not RunStatus.SUCCEEDED:
         console.show_log_tail(run_dir)
-    console.show_ending(record, run_dir, submission, to_stderr=as_json)
+    console.show_ending(record, accuracy, run_dir, to_stderr=as_json)
+    kept = run_dir.path / "replaced"
+    if publish_fields(run_dir.fields_dir, submission, kept):
+        console.note(f"  fields in {submission}/ that no run had made were moved to {kept}")
+    console.tell(_where_fields_are(record, submission), to_stderr=as_json)
     raise typer.Exit(record.status.exit_code)
 
 
@@ -182,7 +190,7 @@ def build(
 @app.command()
 def phantom(
     data: DataOption = Path("test"),
-    truth: TruthOption = Path("truth"),
+    truth: TruthOption = None,
     pairs: Annotated[int, typer.Option("--pairs", min=1, max=500, help="Pairs a task.")] = 2,
     seed: Annotated[int, typer.Option("--seed", help="Other seed, other anatomy.")] = 2021,
     if_empty: Annotated[
@@ -192,6 +200,7 @@ def phantom(
     """Make synthetic challenge data on the exact 2021 grids, and its truth in a separate folder."""
     if if_empty and any((data / task.folder).exists() for task in load_challenge().tasks):
         return
+    truth = truth or data.parent / "truth"
     console.note(f"making phantom data ({pairs} pairs a task, seed {seed}), about half a minute")
     write_phantoms(
         data,
@@ -224,6 +233,10 @@ def _engine_and_image(
     if notice is not None:
         console.warn(notice)
     if not Path(source).is_dir():
+        if source.startswith((".", "/", "~")):
+            raise ImageMissing(
+                f"{source}: expected a folder or the name of an image, found neither"
+            )
         return chosen, chosen.find(source)
     folder = Path(source)
     try:
@@ -243,7 +256,7 @@ def _accuracy(
     plan: Plan, record: RunRecord, run_dir: RunDirectory, truth: Path
 ) -> list[tuple[PairRecord, PairAccuracy]]:
     """A first look at every valid field's accuracy, where the truth is at hand."""
-    if not truth.is_dir():
+    if not truth.is_dir() or not any(p.field_state is FieldState.VALID for p in record.pairs):
         return []
     console.note("  comparing the fields with the truth")
     fields = {pair.key: pair.field for pair in plan.pairs}
@@ -267,6 +280,12 @@ def _accuracy(
             if value is not None:
                 found.append((pair, value))
     return found
+
+
+def _where_fields_are(record: RunRecord, submission: Path) -> str:
+    if any(pair.field_sha256 is not None for pair in record.pairs):
+        return f"  fields  {submission}/"
+    return f"  fields  none; {submission}/ is as it was before this run"
 
 
 def _to_json(record: RunRecord, accuracy: list[tuple[PairRecord, PairAccuracy]]) -> str:

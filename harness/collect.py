@@ -15,9 +15,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from harness.challenge.field_file import FieldState, max_file_bytes, read_field
-from harness.errors import FieldError
+from harness.errors import FieldError, OutputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from harness.challenge.model import FieldSpec
 
 _COPY_BYTES = 1 << 20
@@ -87,10 +89,39 @@ def publish_fields(fields_dir: Path, submission_dir: Path, kept_dir: Path) -> in
     """Make ``submission_dir`` hold exactly the fields of a run; how many were moved away.
 
     Fields of an earlier run are replaced. One that differs from every earlier run's (somebody else
-    wrote it) is moved to ``kept_dir`` rather than lost.
+    wrote it) is moved to ``kept_dir`` rather than lost. A run without fields changes nothing.
+    Raises OutputError when the folder cannot be written.
     """
+    try:
+        return _publish(fields_dir, submission_dir, kept_dir)
+    except OSError as error:
+        raise OutputError(
+            f"{error.filename or submission_dir}: {error.strerror}; the run is stored, and its "
+            f"fields are in {fields_dir}"
+        ) from error
+
+
+def check_writable(folder: Path, subfolders: Iterable[str] = ()) -> None:
+    """Make ``folder`` if need be. Raises OutputError when it, or a subfolder that is there, cannot
+    be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: expected a folder to write to ({error.strerror})") from error
+    for path in (folder, *(folder / name for name in subfolders)):
+        if path.exists() and not os.access(path, os.W_OK | os.X_OK):
+            owner = path.stat().st_uid
+            raise OutputError(
+                f"{path}: expected a folder to write to; it belongs to user {owner}, you are user "
+                f"{os.geteuid()}; try: sudo chown -R {os.geteuid()} {folder}"
+            )
+
+
+def _publish(fields_dir: Path, submission_dir: Path, kept_dir: Path) -> int:
     new = {path.relative_to(fields_dir) for path in fields_dir.rglob("disp_*")}
-    runs = [run / "fields" for run in fields_dir.parent.parent.iterdir()]
+    if not new:
+        return 0
+    runs = [run / "fields" for run in fields_dir.parent.parent.iterdir() if os.access(run, os.X_OK)]
     moved = 0
     for old in sorted(submission_dir.rglob("disp_*")):
         name = old.relative_to(submission_dir)

@@ -20,10 +20,11 @@ from harness.doctor import Finding, Level
 from harness.execute import Progress as RunProgress
 from harness.execute import Step
 from harness.store import PairRecord, RunDirectory, RunRecord, RunStatus, TaskRecord
+from harness.text import harmless
 from harness.timing import ADVICE, Flag
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -38,13 +39,23 @@ _STATE_STYLE = {
     FieldState.INVALID: "red",
     FieldState.NOT_ATTEMPTED: "dim",
 }
+_MUCH_FOLDING_PERCENT = 5.0  # published methods stay well below 1 %
 _METRIC_NAMES = {Metric.DICE: "label overlap (Dice)", Metric.TRE: "landmark error"}
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Nobody reads any more (``| head``). Rich would end the process; a run must go on."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())
+        os.close(nowhere)
 
 
 def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else _PLAIN_WIDTH
-    return Console(stderr=stderr, width=width, highlight=False, soft_wrap=not stream.isatty())
+    return _Console(stderr=stderr, width=width, highlight=False, soft_wrap=not stream.isatty())
 
 
 out = _console(stderr=False)
@@ -53,6 +64,11 @@ err = _console(stderr=True)
 
 def note(text: str) -> None:
     err.print(escape(text))
+
+
+def tell(text: str, *, to_stderr: bool) -> None:
+    """A line that belongs to the result."""
+    (err if to_stderr else out).print(escape(text))
 
 
 def warn(text: str) -> None:
@@ -141,35 +157,41 @@ class RunView(AbstractContextManager["RunView"]):
                 self._bar.update(self._task, description="checking")
 
     def _say(self, text: str) -> None:
-        # Nobody listens any more (a closed pipe, a lost terminal): no reason to lose a run.
-        with suppress(OSError):
+        with suppress(OSError):  # a terminal that is gone: no reason to lose a run
             self._bar.console.print(f"  {escape(text)}")
 
 
 def show_result(
     record: RunRecord, accuracy: Sequence[tuple[PairRecord, PairAccuracy]], titles: dict[str, str]
 ) -> None:
-    """The table of pairs, then the totals of each task."""
+    """The table of pairs, what is wrong with fields, then the totals of each task."""
     by_pair = {pair.key: value for pair, value in accuracy}
     out.print()
     out.print(_pair_table(record, by_pair))
+    for pair in record.pairs:
+        if pair.field_problem is not None:
+            out.print(f"  [red]{pair.key}[/]: {escape(harmless(pair.field_problem))}")
     for task in record.tasks:
         values = [value for pair, value in accuracy if pair.task == task.name]
-        out.print(_task_lines(task, titles[task.name], values))
+        ended_well = record.exit_code == 0 and any(t.attempted for t in record.tasks)
+        out.print(_task_lines(task, titles[task.name], values, reached=ended_well))
     out.print()
 
 
 def show_ending(
-    record: RunRecord, run_dir: RunDirectory, submission_dir: Path, *, to_stderr: bool
+    record: RunRecord,
+    accuracy: Sequence[tuple[PairRecord, PairAccuracy]],
+    run_dir: RunDirectory,
+    *,
+    to_stderr: bool,
 ) -> None:
     """Verdict, warnings with what to change, and where things are."""
     _show_flags(record.pairs)
-    for text in record.warnings:
+    for text in (*record.warnings, *_accuracy_advice(accuracy)):
         warn(text)
     target = err if to_stderr else out
     style = "green" if record.status is RunStatus.SUCCEEDED else "red"
     target.print(f"[{style}]{record.status.replace('_', ' ')}[/]: {escape(record.reason)}")
-    target.print(f"  fields  {escape(_relative(submission_dir))}/")
     where = f"{_relative(run_dir.path)}/  (run.json, trace.jsonl.gz, log.txt, fields/)"
     target.print(f"  record  {escape(where)}")
 
@@ -182,7 +204,7 @@ def show_finding(finding: Finding) -> None:
         out.print(f"         {escape(finding.remedy)}")
 
 
-def show_log_tail(run_dir: RunDirectory, lines: int = 12) -> None:
+def show_log_tail(run_dir: RunDirectory, lines: int = 25) -> None:
     """The end of the submission's log, with control characters made harmless."""
     try:
         with run_dir.log_path.open("rb") as file:
@@ -190,10 +212,11 @@ def show_log_tail(run_dir: RunDirectory, lines: int = 12) -> None:
             text = file.read().decode("utf-8", errors="replace")
     except OSError:
         return
+    if not text.strip():
+        return
     err.print(f"[dim]the end of {escape(_relative(run_dir.log_path))}:[/]")
     for line in text.splitlines()[-lines:]:
-        harmless = "".join(c if c.isprintable() or c == "\t" else "�" for c in line)
-        err.print(f"  [dim]|[/] {escape(harmless)}")
+        err.print(f"  [dim]|[/] {escape(harmless(line))}")
 
 
 def _pair_table(record: RunRecord, accuracy: dict[str, PairAccuracy]) -> Table:
@@ -208,12 +231,11 @@ def _pair_table(record: RunRecord, accuracy: dict[str, PairAccuracy]) -> Table:
     for pair in record.pairs:
         style = _STATE_STYLE[pair.field_state]
         state = pair.field_state.replace("_", " ")
-        problem = f" ({pair.field_problem})" if pair.field_state is FieldState.INVALID else ""
         row = [
             pair.key,
             _seconds(pair.runtime_s),
             _seconds(pair.exclusive_s),
-            f"[{style}]{state}[/]{escape(problem)}",
+            f"[{style}]{state}[/]",
         ]
         if accuracy:
             row.append(_accuracy(accuracy[pair.key]) if pair.key in accuracy else "")
@@ -227,10 +249,12 @@ def _accuracy(value: PairAccuracy) -> str:
     return f"Dice {value.initial:.3f} -> {value.value:.3f}"
 
 
-def _task_lines(task: TaskRecord, title: str, accuracy: Sequence[PairAccuracy]) -> str:
+def _task_lines(
+    task: TaskRecord, title: str, accuracy: Sequence[PairAccuracy], *, reached: bool
+) -> str:
     head = f"\n[bold]{task.name}[/] {escape(title)}: "
     if not task.attempted:
-        return head + "not attempted, which is not a failure"
+        return head + ("not attempted, which is not a failure" if reached else "not reached")
     parts = [f"{task.valid_fields}/{task.pairs} fields"]
     if task.median_runtime_s is not None:
         parts.append(f"median runtime {_seconds(task.median_runtime_s)}")
@@ -253,6 +277,26 @@ def _mean_accuracy(values: Sequence[PairAccuracy]) -> str:
         f"{_METRIC_NAMES[metric]}: {initial:.{digits}f}{unit} with the zero field, "
         f"{value:.{digits}f}{unit} with yours; {folded:.2f} % of voxels folded"
     )
+
+
+def _accuracy_advice(accuracy: Sequence[tuple[PairRecord, PairAccuracy]]) -> Iterator[str]:
+    """What an accuracy no team wants usually means."""
+    for task in dict.fromkeys(pair.task for pair, _ in accuracy):
+        values = [value for pair, value in accuracy if pair.task == task]
+        n = len(values)
+        initial, value = sum(v.initial for v in values) / n, sum(v.value for v in values) / n
+        lower_is_better = values[0].metric is Metric.TRE
+        if value >= initial if lower_is_better else value <= initial:
+            yield (
+                f"{task}: no better than the zero field, as a field in the wrong convention is: "
+                "check the order of axes and components, and the unit (full-resolution voxels)"
+            )
+        folded_percent = sum(v.folded_percent for v in values) / n
+        if folded_percent > _MUCH_FOLDING_PERCENT:
+            yield (
+                f"{task}: {folded_percent:.1f} % of voxels are folded (the Jacobian determinant is "
+                "not positive there); smooth the field, or check its unit"
+            )
 
 
 def _show_flags(pairs: Sequence[PairRecord]) -> None:

@@ -14,6 +14,7 @@ from harness.collect import CollectedField, collect_field, read_small_file
 from harness.probe.realtime import Precision
 from harness.runner.inside import InsideReport, parse_report
 from harness.store import PairRecord, RunDirectory, RunRecord, TaskRecord, WitnessRecord
+from harness.text import harmless_line
 from harness.timing import PairTiming, time_pairs, time_task
 from harness.verdict import Cut, Evidence, judge
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 INSIDE_REPORT = PurePosixPath(".inside_report.json")  # in the output folder
 _INSIDE_REPORT_MAX_BYTES = 8 << 20
+_MAX_TOLD_CHARACTERS = 300
 
 # Worst error of a runtime by the witness's scheduling: docs/timing.md.
 _WORST_ERROR_S = {Precision.FIFO: 0.002, Precision.PLAIN: 0.025}
@@ -56,10 +58,18 @@ def make_record(
         for pair in plan.pairs
     }
     timings = time_pairs(plan.pairs, trace, modified_ns=_modified_on_trace_clock(collected))
-    touched = _attempted_tasks(plan, collected, trace)
     inside, inside_problem = _inside_report(run_dir)
+    failures = _told_failures(inside)
+    touched = _attempted_tasks(plan, collected, trace, failures)
     pairs = tuple(
-        _pair_record(pair, collected[pair.key], timing, inside, attempted=pair.task in touched)
+        _pair_record(
+            pair,
+            collected[pair.key],
+            timing,
+            inside,
+            told=failures.get(pair.key),
+            attempted=pair.task in touched,
+        )
         for pair, timing in zip(plan.pairs, timings, strict=True)
     )
     verdict = judge(
@@ -109,15 +119,30 @@ def _modified_on_trace_clock(collected: dict[str, CollectedField]) -> dict[str, 
     }
 
 
+def _told_failures(inside: InsideReport | None) -> dict[str, str]:
+    """Why pairs failed, as the reference runner tells it: a submission's text, so made harmless."""
+    if inside is None:
+        return {}
+    return {
+        pair.pair: harmless_line(pair.problem, _MAX_TOLD_CHARACTERS)
+        for pair in inside.pairs
+        if pair.problem
+    }
+
+
 def _attempted_tasks(
-    plan: Plan, collected: dict[str, CollectedField], trace: Trace
+    plan: Plan,
+    collected: dict[str, CollectedField],
+    trace: Trace,
+    failures: dict[str, str],
 ) -> frozenset[str]:
-    """Tasks of which a field was written or an input opened. The others are not attempted."""
+    """Tasks of which a field was written, an input opened or a pair reported as failed."""
     opened = {event.path for event in trace.events}
     return frozenset(
         pair.task
         for pair in plan.pairs
         if collected[pair.key].state is not FieldState.MISSING
+        or pair.key in failures
         or any(str(path) in opened for path in pair.inputs)
     )
 
@@ -128,8 +153,12 @@ def _pair_record(
     timing: PairTiming,
     inside: InsideReport | None,
     *,
+    told: str | None,
     attempted: bool,
 ) -> PairRecord:
+    problem = field.problem
+    if field.state is FieldState.MISSING and told is not None:
+        problem = f"no field, the method failed: {told}"
     seen_inside = {t.pair: t.runtime_s for t in inside.pairs} if inside else {}
     return PairRecord(
         key=pair.key,
@@ -137,7 +166,7 @@ def _pair_record(
         fixed_id=pair.fixed_id,
         moving_id=pair.moving_id,
         field_state=field.state if attempted else FieldState.NOT_ATTEMPTED,
-        field_problem=field.problem if attempted else None,
+        field_problem=problem if attempted else None,
         field_sha256=field.sha256,
         runtime_s=timing.runtime_s,
         exclusive_s=timing.exclusive_s,

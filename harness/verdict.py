@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from harness.challenge.field_file import FieldState
 from harness.challenge.quantity import format_bytes
-from harness.errors import Blame, PairsFailed
+from harness.errors import Blame, MethodError, PairsFailed
 from harness.store import RunStatus
 
 if TYPE_CHECKING:
@@ -86,16 +86,11 @@ def _by_itself(evidence: Evidence, exit_state: ExitState, exit_code: int) -> Ver
     if exit_state.out_of_memory and (exit_code or unfinished):
         who = "the submission" if exit_code else "a child process of the submission"
         return _fault(RunStatus.OUT_OF_MEMORY, f"{who} {memory}")
-    if exit_code:
+    failed_pairs = exit_code == PairsFailed.exit_code and missing and not invalid
+    if exit_code and not failed_pairs:
         return _fault(RunStatus.CRASHED, _exit_reason(exit_code))
-    if invalid:
-        return _fault(
-            RunStatus.REJECTED, f"{invalid} of {valid + invalid + missing} fields invalid"
-        )
-    if not valid:
-        return _fault(RunStatus.INCOMPLETE, "it ended without writing a field")
-    if missing:
-        return _fault(RunStatus.INCOMPLETE, f"{missing} of {valid + missing} fields missing")
+    if unfinished:
+        return _unfinished(missing=missing, invalid=invalid, valid=valid)
     return Verdict(
         status=RunStatus.SUCCEEDED,
         reason=f"all {valid} fields of the attempted tasks are valid",
@@ -104,13 +99,22 @@ def _by_itself(evidence: Evidence, exit_state: ExitState, exit_code: int) -> Ver
     )
 
 
+def _unfinished(*, missing: int, invalid: int, valid: int) -> Verdict:
+    expected = missing + invalid + valid
+    if invalid:
+        return _fault(RunStatus.REJECTED, f"{invalid} of {expected} fields invalid")
+    if not expected:
+        return _fault(RunStatus.INCOMPLETE, "it ended without reading or writing anything")
+    return _fault(RunStatus.INCOMPLETE, f"{missing} of {expected} fields missing")
+
+
 def _fault(status: RunStatus, reason: str) -> Verdict:
     return Verdict(status=status, reason=reason, blame=Blame.SUBMISSION)
 
 
 def _exit_reason(exit_code: int) -> str:
-    if exit_code == PairsFailed.exit_code:
-        return f"exit code {exit_code} (the reference runner's for pairs that failed); see the log"
+    if exit_code == MethodError.exit_code:
+        return f"exit code {exit_code}: the method could not be loaded; see the log"
     try:
         name = signal.Signals(exit_code - 128).name
     except ValueError:

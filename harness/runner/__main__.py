@@ -50,13 +50,14 @@ def run(settings: Settings) -> None:
     pairs = tuple(pair for task in tasks for pair in task.pairs)
     with tempfile.TemporaryDirectory() as scratch:
         probe = _start_probe(settings, pairs, Path(scratch) / "trace.jsonl")
+        failed: dict[str, str] = {}
         try:
             failed = walk(method, tasks, data_dir=settings.data_dir, output_dir=settings.output_dir)
         finally:
             if probe is not None:
-                _report(settings, pairs, probe)
+                _report(settings, pairs, probe, failed)
     if failed:
-        raise PairsFailed(f"{failed} of {len(pairs)} pairs failed, see above")
+        raise PairsFailed(f"{len(failed)} of {len(pairs)} pairs failed, see above")
 
 
 def _make_folders(tasks: tuple[TaskPairs, ...], output_dir: Path) -> None:
@@ -91,11 +92,13 @@ def _start_probe(settings: Settings, pairs: tuple[Pair, ...], trace: Path) -> Pr
     return probe
 
 
-def _report(settings: Settings, pairs: tuple[Pair, ...], probe: Probe) -> None:
+def _report(
+    settings: Settings, pairs: tuple[Pair, ...], probe: Probe, failed: dict[str, str]
+) -> None:
     trace = probe.finish()
-    report = make_report(trace, time_pairs(pairs, trace))
+    report = make_report(trace, time_pairs(pairs, trace), failed)
     if pairs:
-        say("\nRuntimes seen from inside the container, first access to field written:")
+        say("\nRuntimes as the runner saw them, first access to field written:")
         say(table(report))
     if settings.inside_report is not None:
         write_report(report, settings.inside_report)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from harness.probe.realtime import Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from harness.probe.trace import Trace
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 
 class InsideTiming(BaseModel):
-    """Runtime of one pair; None when the probe inside saw no opening or no finished field."""
+    """One pair. ``runtime_s`` is None when the probe inside saw no opening or no finished field,
+    ``problem`` None unless the method failed on it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     pair: str
     runtime_s: float | None
+    problem: str | None = None
 
 
 class InsideReport(BaseModel):
@@ -36,11 +38,16 @@ class InsideReport(BaseModel):
     pairs: tuple[InsideTiming, ...]
 
 
-def make_report(trace: Trace, timings: Sequence[PairTiming]) -> InsideReport:
+def make_report(
+    trace: Trace, timings: Sequence[PairTiming], failed: Mapping[str, str]
+) -> InsideReport:
     return InsideReport(
         precision=trace.precision,
         complete=trace.complete,
-        pairs=tuple(InsideTiming(pair=t.key, runtime_s=t.runtime_s) for t in timings),
+        pairs=tuple(
+            InsideTiming(pair=t.key, runtime_s=t.runtime_s, problem=failed.get(t.key))
+            for t in timings
+        ),
     )
 
 
@@ -59,10 +66,13 @@ def parse_report(raw: bytes) -> InsideReport | None:
 
 
 def table(report: InsideReport) -> str:
-    """One line a pair: its runtime, first access to field written."""
+    """One line a pair: its runtime, first access to field written, or why it has none."""
     width = max(len(timing.pair) for timing in report.pairs)
     lines = [f"{'pair':<{width}}  {'runtime':>10}"]
     for timing in report.pairs:
+        if timing.problem is not None:
+            lines.append(f"{timing.pair:<{width}}      failed  {timing.problem.splitlines()[0]}")
+            continue
         runtime = "no field" if timing.runtime_s is None else f"{timing.runtime_s:.3f} s"
         lines.append(f"{timing.pair:<{width}}  {runtime:>10}")
     if not report.complete:

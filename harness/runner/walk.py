@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.challenge.field import DisplacementField, to_challenge, write_field
@@ -18,7 +19,6 @@ from harness.runner.plugin import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from harness.challenge.model import Task
     from harness.challenge.pairs import Pair, TaskPairs
@@ -55,12 +55,12 @@ def walk(
     *,
     data_dir: Path,
     output_dir: Path,
-) -> int:
-    """Register every pair and write its field; the number of pairs that failed.
+) -> dict[str, str]:
+    """Register every pair and write its field; why pairs failed, by their keys.
 
     A pair that fails leaves no field and does not stop the others.
     """
-    failed = 0
+    failed: dict[str, str] = {}
     for found in tasks:
         info = task_info(found.task)
         try:
@@ -69,10 +69,12 @@ def walk(
             raise_if_asked_to_stop(error)
             say(f"{info.name}: prepare() failed, its {len(found.pairs)} pairs are skipped")
             traceback.print_exc()
-            failed += len(found.pairs)
+            failed |= {pair.key: f"prepare() failed: {_in_a_line(error)}" for pair in found.pairs}
             continue
         for pair in found.pairs:
-            failed += not _register(method, info, pair, data_dir, output_dir)
+            problem = _register(method, info, pair, data_dir, output_dir)
+            if problem is not None:
+                failed[pair.key] = problem
     return failed
 
 
@@ -82,7 +84,8 @@ def task_info(task: Task) -> TaskInfo:
 
 def _register(
     method: RegistrationMethod, task: TaskInfo, pair: Pair, data_dir: Path, output_dir: Path
-) -> bool:
+) -> str | None:
+    """Why the pair failed; None when its field is written."""
     images = ImagePair(
         task=task,
         fixed_id=pair.fixed_id,
@@ -98,14 +101,21 @@ def _register(
         write_field(to_challenge(field, task.field, task.image_grid), path)
     except (FieldError, MethodError) as error:
         say(f"{images}  failed: {error}")
-        return False
+        return str(error)
     except (Exception, SystemExit) as error:  # the method's own: it costs this pair only
         raise_if_asked_to_stop(error)
         say(f"{images}  failed")
         traceback.print_exc()
-        return False
+        return _in_a_line(error)
     say(f"{images}  field written")
-    return True
+    return None
+
+
+def _in_a_line(error: BaseException) -> str:
+    """What was raised, and where last in the method's own files."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"
 
 
 def _checked(returned: object) -> DisplacementField:

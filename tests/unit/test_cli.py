@@ -74,13 +74,50 @@ def test_run_for_machines(team: Path) -> None:
     assert record["accuracy"] == []
 
 
-def test_failed_run_shows_the_end_of_the_log(team: Path) -> None:
+def test_failed_run_says_why(team: Path) -> None:
     write_method(team, "raise RuntimeError('\\x1b[31mno [bold]weights')")
     done = harness("run", "--challenge", "tiny.yaml", cwd=team)
-    assert done.returncode == RunStatus.CRASHED.exit_code
-    assert "crashed: exit code 23" in done.stdout
+    assert done.returncode == RunStatus.INCOMPLETE.exit_code
+    assert "incomplete: 4 of 4 fields missing" in done.stdout
+    # by pair, with its place, and at the end of the log
+    reason = (
+        "the method failed: RuntimeError: \N{REPLACEMENT CHARACTER}[31mno [bold]weights (method.py:"
+    )
+    assert done.stdout.count(reason) == 4
     assert "no [bold]weights" in done.stderr
-    assert "\x1b" not in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_reader_that_leaves_costs_no_run(team: Path) -> None:
+    """``harness run | head -3``: Rich would end the process at the first line nobody reads."""
+    write_method(team, "time.sleep(0.2)\n" + ZERO)
+    command = f"{sys.executable} -P -m harness run --challenge tiny.yaml 2>&1 | head -n 3"
+    subprocess.run(
+        ["bash", "-c", command],
+        cwd=team,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "DOCKER_HOST": NO_ENGINE, "PYTHONPATH": str(REPOSITORY)},
+    )
+    (record,) = (team / "runs/local").glob("*/run.json")
+    assert json.loads(record.read_text())["status"] == "succeeded"
+    assert len(list((team / "submission").rglob("disp_*.npz"))) == 4
+
+
+@pytest.mark.parametrize("name", ["submission", "runs"])
+def test_folder_that_cannot_be_written_is_said_before_the_run(team: Path, name: str) -> None:
+    (team / name).write_text("a file where a folder should be")
+    done = harness("run", "--challenge", "tiny.yaml", cwd=team)
+    assert done.returncode == errors.OutputError.exit_code
+    assert f"{name}: expected a folder to write to" in done.stderr
+
+
+def test_run_without_fields_leaves_the_submission_alone(team: Path) -> None:
+    assert harness("run", "--challenge", "tiny.yaml", cwd=team).returncode == 0
+    write_method(team, "raise RuntimeError")
+    done = harness("run", "--challenge", "tiny.yaml", cwd=team)
+    assert "submission/ is as it was before this run" in done.stdout
+    assert len(list((team / "submission").rglob("disp_*.npz"))) == 4
 
 
 def test_broken_method_is_said_before_any_pair(team: Path) -> None:

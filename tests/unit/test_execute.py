@@ -104,21 +104,34 @@ def test_preparation_is_not_timed(tmp_path: Path, data_dir: Path) -> None:
 
 
 def test_two_witnesses_agree(tmp_path: Path, data_dir: Path) -> None:
-    """Outside and inside, on every pair, within the precision of their scheduling (a warning says
-    when not)."""
+    """Outside and inside, on every pair; a warning says when they are further apart than their
+    scheduling explains, which a machine under load can bring about."""
     record, _ = run(tmp_path, "pair.fixed.array\ntime.sleep(0.05)\n" + ZERO)
-    assert all(pair.inside_runtime_s is not None for pair in record.pairs)
-    assert record.warnings == ()
+    for pair in record.pairs:
+        assert pair.runtime_s is not None
+        assert pair.inside_runtime_s == pytest.approx(pair.runtime_s, abs=0.05)
+    assert all("disagree" in warning for warning in record.warnings)
 
 
 def test_failing_pair_costs_that_pair_only(tmp_path: Path, data_dir: Path) -> None:
-    body = "if pair.fixed_id == 1:\n    raise ValueError('no idea')\n" + ZERO
+    body = "if pair.fixed_id == 1:\n    raise ValueError('no \x1b[31midea')\n" + ZERO
     record, run_dir = run(tmp_path, body)
-    assert record.status is RunStatus.CRASHED
+    assert record.status is RunStatus.INCOMPLETE
+    assert record.reason == "1 of 4 fields missing"
     assert record.exit_code == 23
     assert record.blame is Blame.SUBMISSION
     assert states(record) == [FieldState.MISSING, *[FieldState.VALID] * 3]
-    assert "ValueError: no idea" in run_dir.log_path.read_text()
+    assert record.pairs[0].field_problem is not None
+    assert "the method failed: ValueError: no" in record.pairs[0].field_problem
+    assert "(method.py:8)" in record.pairs[0].field_problem
+    assert "\x1b" not in record.pairs[0].field_problem
+    assert "ValueError: no" in run_dir.log_path.read_text()
+
+
+def test_task_that_fails_without_reading_was_attempted(tmp_path: Path, data_dir: Path) -> None:
+    record, _ = run(tmp_path, "raise ValueError('before any image')")
+    assert states(record) == [FieldState.MISSING] * 4
+    assert [task.attempted for task in record.tasks] == [True, True]
 
 
 def test_task_that_is_not_attempted_is_no_failure(tmp_path: Path, data_dir: Path) -> None:

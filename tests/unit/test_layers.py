@@ -22,10 +22,11 @@ ALLOWED: dict[str, set[str]] = {
     "store": {"errors", "challenge", "probe", "timing", "engine"},
     "verdict": {"errors", "challenge", "engine", "store"},
     "collect": {"errors", "challenge"},
+    "text": set(),
     "plan": {"challenge", "engine"},
     "record": {
         *("challenge", "probe", "timing", "runner", "engine", "store", "verdict"),
-        *("collect", "plan"),
+        *("collect", "plan", "text"),
     },
     "execute": {
         *("errors", "challenge", "probe", "timing", "runner", "engine", "store", "verdict"),

@@ -288,9 +288,10 @@ class Walked:
         self.method = load_method(root / "method")
 
     def walk(self) -> int:
+        """How many pairs failed."""
         found = read_pairs(CHALLENGE, self.data)
         tasks = attempted(self.method, found, (task.name for task in CHALLENGE.tasks))
-        return walk(self.method, tasks, data_dir=self.data, output_dir=self.output)
+        return len(walk(self.method, tasks, data_dir=self.data, output_dir=self.output))
 
     @property
     def fields(self) -> list[str]:
@@ -488,7 +489,7 @@ def test_runner_writes_all_fields(runner: Runner) -> None:
         "task_02/0008_0009",
     ]
     assert all(timing["runtime_s"] is not None for timing in report["pairs"])
-    assert "Runtimes seen from inside the container" in out
+    assert "Runtimes as the runner saw them" in out
 
 
 def test_runner_with_pairs_that_fail(runner: Runner) -> None:

@@ -56,13 +56,16 @@ TABLE = {
     ),
     "nothing_attempted": (
         evidence(fields=(NOT_ATTEMPTED, NOT_ATTEMPTED)),
-        (RunStatus.INCOMPLETE, "it ended without writing a field"),
+        (RunStatus.INCOMPLETE, "it ended without reading or writing anything"),
     ),
     "none_written": (
         evidence(fields=(MISSING, MISSING)),
-        (RunStatus.INCOMPLETE, "it ended without writing a field"),
+        (RunStatus.INCOMPLETE, "2 of 2 fields missing"),
     ),
-    "no_pairs": (evidence(fields=()), (RunStatus.INCOMPLETE, "it ended without writing a field")),
+    "no_pairs": (
+        evidence(fields=()),
+        (RunStatus.INCOMPLETE, "it ended without reading or writing anything"),
+    ),
     "some_missing": (
         evidence(fields=(VALID, MISSING, VALID, NOT_ATTEMPTED)),
         (RunStatus.INCOMPLETE, "1 of 3 fields missing"),
@@ -85,7 +88,15 @@ TABLE = {
     ),
     "exit_23": (
         evidence(exit=ended(23), fields=(VALID, MISSING)),
-        (RunStatus.CRASHED, "exit code 23 (the reference runner's for pairs that failed)"),
+        (RunStatus.INCOMPLETE, "1 of 2 fields missing"),
+    ),
+    "exit_23_with_all_fields": (
+        evidence(exit=ended(23), fields=(VALID, VALID)),
+        (RunStatus.CRASHED, "exit code 23; see the log"),
+    ),
+    "exit_20": (
+        evidence(exit=ended(20), fields=(MISSING, MISSING)),
+        (RunStatus.CRASHED, "exit code 20: the method could not be loaded; see the log"),
     ),
     "exit_code_before_fields": (
         evidence(exit=ended(2), fields=(INVALID, MISSING)),
