@@ -34,6 +34,9 @@ _OUTPUT_MASK = (
     | inotify.IN_MOVED_TO
     | inotify.IN_MOVED_FROM
     | inotify.IN_DELETE
+    | inotify.IN_MOVE_SELF
+    # What the submission put there may be a link by now, to any folder of the host.
+    | inotify.IN_DONT_FOLLOW
 )
 _APPEARED = inotify.IN_CREATE | inotify.IN_MOVED_TO
 _EVENTS = {
@@ -75,7 +78,6 @@ class Watcher:
         self._field_folders = {parent for path in spec.fields for parent in path.parents}
         # Numbers are never used twice, so an old one still explains a pending event.
         self._folders: dict[int, tuple[Root, PurePosixPath]] = {}
-        self._watched: set[tuple[Root, PurePosixPath]] = set()
         self._pending: list[tuple[int, bytes]] = []
         self._work: queue.SimpleQueue[list[tuple[int, bytes]] | None] = queue.SimpleQueue()
         self._lost: list[str] = []
@@ -140,19 +142,20 @@ class Watcher:
 
     def _follow_folders(self, buffer: bytes) -> None:
         for raw in inotify.decode(buffer):
-            if raw.mask & inotify.IN_IGNORED:
-                self._watched.discard(self._folders[raw.watch])
-            elif raw.mask & inotify.IN_ISDIR and raw.mask & _APPEARED:
+            if raw.mask & inotify.IN_ISDIR and raw.mask & _APPEARED:
                 root, folder = self._folders[raw.watch]
                 if root is Root.OUTPUT and folder / raw.name in self._field_folders:
                     self._adopt(folder / raw.name)
 
     def _adopt(self, folder: PurePosixPath) -> None:
-        """Watch a folder that appeared late, and note what was in it before that."""
+        """Watch a folder that appeared late, and note what was in it before that.
+
+        That its name is watched already says nothing: a folder that was moved away, or removed
+        while somebody has it open, keeps its watch. The kernel knows which folder it is.
+        """
         try:
-            if (Root.OUTPUT, folder) in self._watched:
+            if not self._add(Root.OUTPUT, folder):
                 return
-            self._add(Root.OUTPUT, folder)
             names = [path.name for path in (self._spec.output_dir / folder).iterdir()]
         except OSError as error:
             self._lost.append(f"{folder}: appeared and could not be watched ({error.strerror})")
@@ -164,15 +167,17 @@ class Watcher:
             elif str(path) in self._expected[Root.OUTPUT]:
                 self._lost.append(f"{path}: written before its new folder could be watched")
 
-    def _add(self, root: Root, folder: PurePosixPath) -> None:
+    def _add(self, root: Root, folder: PurePosixPath) -> bool:
+        """False when this very folder is watched already."""
         base, mask = (
             (self._spec.data_dir, _DATA_MASK)
             if root is Root.DATA
             else (self._spec.output_dir, _OUTPUT_MASK)
         )
         watch = inotify.add_watch(self._inotify, base / folder, mask)
+        is_new = watch not in self._folders
         self._folders[watch] = (root, folder)
-        self._watched.add((root, folder))
+        return is_new
 
     def _hand_over(self) -> None:
         if self._pending:
@@ -204,7 +209,10 @@ class Watcher:
         root, folder = self._folders[raw.watch]
         if raw.mask & inotify.IN_UNMOUNT or (raw.mask & inotify.IN_IGNORED and root is Root.DATA):
             self._lost.append(f"{root} {folder}: removed or unmounted during the run")
-        if raw.mask & (inotify.IN_UNMOUNT | inotify.IN_IGNORED):
+        if raw.mask & inotify.IN_MOVE_SELF:
+            # Its watch goes with it, and would go on to report what is written under its old name.
+            self._lost.append(f"{folder}: moved by the submission during the run")
+        if raw.mask & (inotify.IN_UNMOUNT | inotify.IN_IGNORED | inotify.IN_MOVE_SELF):
             return None
         path = str(folder / raw.name)
         if raw.mask & inotify.IN_ISDIR or path not in self._expected[root]:
