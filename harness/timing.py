@@ -1,7 +1,7 @@
 """From a trace to the runtime of every pair: a pure function, and the rule it implements.
 
-finished(p)  the last completed write of p's field: closed after writing, or moved or linked to its
-             final name.
+finished(p)  the last completed write of p's field: closed after writing, under whatever name, or
+             moved or linked to its final name.
 started(p)   the earliest opening of an input file that belongs to p. The opening of a file that
              several pairs share belongs to the pair with the earliest finish after it. When none
              belongs to p (all was cached), the first opening ever of any of its inputs.
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _NS = 1e-9
 _WRITES = frozenset({Event.CREATED, Event.CLOSED, Event.MOVED_IN})
+_REWRITES = frozenset({Event.CLOSED, Event.WRITTEN})
 _REMOVALS = frozenset({Event.DELETED, Event.MOVED_OUT})
 
 
@@ -186,11 +187,12 @@ def _finished(writes: Sequence[tuple[_Moment, Event]]) -> _Moment | None:
     """When the field was last completed; None when it never was, or is gone.
 
     A file that is opened and written is created, then closed. One that is linked to its final name
-    is created only. Either way the last of these events completes it.
+    is created only. Either way the last of these events completes it. A file that is written under
+    another name as well is completed by that, as long as it is the field.
     """
     finished: _Moment | None = None
     for moment, event in writes:
-        if event in _WRITES:
+        if event in _WRITES or (event is Event.WRITTEN and finished is not None):
             finished = moment
         elif event in _REMOVALS:
             finished = None
@@ -199,10 +201,10 @@ def _finished(writes: Sequence[tuple[_Moment, Event]]) -> _Moment | None:
 
 def _completed_writes(writes: Sequence[tuple[_Moment, Event]]) -> int:
     """How often the final name got a new content; a creation counts when no close follows it."""
-    kinds = [event for _, event in writes if event in _WRITES]
+    kinds = [event for _, event in writes if event in _WRITES | _REWRITES]
     following = [*kinds, None][1:]
     return sum(
-        kind is not Event.CREATED or after is not Event.CLOSED
+        kind is not Event.CREATED or after not in _REWRITES
         for kind, after in zip(kinds, following, strict=True)
     )
 

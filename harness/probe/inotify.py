@@ -48,11 +48,11 @@ def open_inotify() -> int:
     return descriptor
 
 
-def add_watch(descriptor: int, folder: Path, mask: int) -> int:
-    """Watch a folder; the number that its events carry. Raises OSError."""
-    watch: int = _libc.inotify_add_watch(descriptor, os.fsencode(folder), mask | IN_ONLYDIR)
+def add_watch(descriptor: int, path: Path, mask: int) -> int:
+    """Watch a file or folder; the number that its events carry. Raises OSError."""
+    watch: int = _libc.inotify_add_watch(descriptor, os.fsencode(path), mask)
     if watch < 0:
-        raise _os_error(str(folder))
+        raise _os_error(str(path))
     return watch
 
 

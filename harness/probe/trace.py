@@ -34,11 +34,13 @@ class Root(StrEnum):
 
 
 class Event(StrEnum):
-    """What happened to a file."""
+    """What happened to a file. CLOSED: after writing, under its name; WRITTEN: the same under
+    another name of the file, or none (a hard link, a descriptor from before it had its name)."""
 
     OPEN = "open"
     CREATED = "created"
     CLOSED = "closed"
+    WRITTEN = "written"
     MOVED_IN = "moved_in"
     MOVED_OUT = "moved_out"
     DELETED = "deleted"

@@ -21,13 +21,16 @@ from harness.probe.realtime import become_punctual, follow_watcher
 from harness.probe.trace import End, Event, FileEvent, Header, Placement, Root, to_line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from harness.probe.inotify import RawEvent
 
 _READ_BYTES = 1 << 16
 _IDLE_MS = 20  # the writer gets its work when nothing has happened for so long ...
 _MAX_PENDING = 4096  # ... or when so many reads are pending ...
 _MAX_PENDING_NS = 250_000_000  # ... or for so long
-_DATA_MASK = inotify.IN_OPEN
+_SAME_CLOSE_NS = 1_000_000  # one close, reported by the folder's watch and then by the file's own
+_DATA_MASK = inotify.IN_OPEN | inotify.IN_ONLYDIR
 _OUTPUT_MASK = (
     inotify.IN_CREATE
     | inotify.IN_CLOSE_WRITE
@@ -37,7 +40,11 @@ _OUTPUT_MASK = (
     | inotify.IN_MOVE_SELF
     # What the submission put there may be a link by now, to any folder of the host.
     | inotify.IN_DONT_FOLLOW
+    | inotify.IN_ONLYDIR
 )
+# A folder's watch misses a write through a name that the file has elsewhere; the file's own does
+# not, and tells at munmap what was written through a memory map.
+_FIELD_MASK = inotify.IN_CLOSE_WRITE | inotify.IN_DONT_FOLLOW
 _APPEARED = inotify.IN_CREATE | inotify.IN_MOVED_TO
 _EVENTS = {
     inotify.IN_OPEN: Event.OPEN,
@@ -76,8 +83,11 @@ class Watcher:
             Root.OUTPUT: frozenset(str(path) for path in spec.fields),
         }
         self._field_folders = {parent for path in spec.fields for parent in path.parents}
+        self._names = {path.name for path in self._field_folders.union(spec.fields)}
         # Numbers are never used twice, so an old one still explains a pending event.
         self._folders: dict[int, tuple[Root, PurePosixPath]] = {}
+        self._files: dict[int, set[str]] = {}  # watches of fields, and the names they had
+        self._closed_ns: dict[str, int] = {}
         self._pending: list[tuple[int, bytes]] = []
         self._work: queue.SimpleQueue[list[tuple[int, bytes]] | None] = queue.SimpleQueue()
         self._lost: list[str] = []
@@ -136,16 +146,32 @@ class Watcher:
                 break
             self._pending.append((time.monotonic_ns(), buffer))
             new.append(buffer)
-        # A folder made during the run must be watched before more happens in it.
+        # What appeared must be watched before more happens to it.
         for buffer in new:
-            self._follow_folders(buffer)
+            self._follow(buffer)
 
-    def _follow_folders(self, buffer: bytes) -> None:
+    def _follow(self, buffer: bytes) -> None:
         for raw in inotify.decode(buffer):
-            if raw.mask & inotify.IN_ISDIR and raw.mask & _APPEARED:
-                root, folder = self._folders[raw.watch]
-                if root is Root.OUTPUT and folder / raw.name in self._field_folders:
-                    self._adopt(folder / raw.name)
+            if not raw.mask & _APPEARED or raw.name not in self._names:
+                continue
+            _, folder = self._folders[raw.watch]
+            path = folder / raw.name
+            if raw.mask & inotify.IN_ISDIR:
+                if path in self._field_folders:
+                    self._adopt(path)
+            elif str(path) in self._expected[Root.OUTPUT]:
+                self._watch_field(path)
+
+    def _watch_field(self, path: PurePosixPath) -> None:
+        """Watch the file that has a field's name now; a later one gets its own event and watch."""
+        try:
+            watch = inotify.add_watch(self._inotify, self._spec.output_dir / path, _FIELD_MASK)
+        except FileNotFoundError:
+            return  # gone again
+        except OSError as error:
+            self._lost.append(f"{path}: could not be watched ({error.strerror})")
+            return
+        self._files.setdefault(watch, set()).add(str(path))
 
     def _adopt(self, folder: PurePosixPath) -> None:
         """Watch a folder that appeared late, and note what was in it before that.
@@ -196,16 +222,27 @@ class Watcher:
     def _write_batch(self, trace: IO[bytes], batch: list[tuple[int, bytes]]) -> None:
         for t_ns, buffer in batch:
             for raw in inotify.decode(buffer):
-                event = self._interpret(t_ns, raw)
-                if event is not None:
+                for event in self._interpret(t_ns, raw):
                     trace.write(to_line(event))
                     self._written += 1
         trace.flush()
 
-    def _interpret(self, t_ns: int, raw: RawEvent) -> FileEvent | None:
+    def _interpret(self, t_ns: int, raw: RawEvent) -> Iterator[FileEvent]:
         if raw.mask & inotify.IN_Q_OVERFLOW:
             self._lost.append("the kernel's queue of events overflowed")
-            return None
+        elif raw.watch in self._files:
+            yield from self._interpret_field(t_ns, raw)
+        else:
+            yield from self._interpret_folder(t_ns, raw)
+
+    def _interpret_field(self, t_ns: int, raw: RawEvent) -> Iterator[FileEvent]:
+        if not raw.mask & inotify.IN_CLOSE_WRITE:
+            return
+        for path in sorted(self._files[raw.watch]):
+            if t_ns - self._closed_ns.get(path, 0) > _SAME_CLOSE_NS:
+                yield FileEvent(t_ns=t_ns, event=Event.WRITTEN, root=Root.OUTPUT, path=path)
+
+    def _interpret_folder(self, t_ns: int, raw: RawEvent) -> Iterator[FileEvent]:
         root, folder = self._folders[raw.watch]
         if raw.mask & inotify.IN_UNMOUNT or (raw.mask & inotify.IN_IGNORED and root is Root.DATA):
             self._lost.append(f"{root} {folder}: removed or unmounted during the run")
@@ -213,9 +250,11 @@ class Watcher:
             # Its watch goes with it, and would go on to report what is written under its old name.
             self._lost.append(f"{folder}: moved by the submission during the run")
         if raw.mask & (inotify.IN_UNMOUNT | inotify.IN_IGNORED | inotify.IN_MOVE_SELF):
-            return None
+            return
         path = str(folder / raw.name)
         if raw.mask & inotify.IN_ISDIR or path not in self._expected[root]:
-            return None
+            return
         kind = next(event for bit, event in _EVENTS.items() if raw.mask & bit)
-        return FileEvent(t_ns=t_ns, event=kind, root=root, path=path)
+        if kind is Event.CLOSED:
+            self._closed_ns[path] = t_ns
+        yield FileEvent(t_ns=t_ns, event=kind, root=root, path=path)

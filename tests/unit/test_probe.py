@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import mmap
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -30,6 +32,9 @@ from harness.probe.trace import (
     to_line,
 )
 from harness.probe.watch import Watcher, WatchSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 INPUT, OTHER_INPUT = PurePosixPath("task_01/a.nii.gz"), PurePosixPath("task_01/b.nii.gz")
 FIELD, LATE_FIELD = PurePosixPath("task_01/disp.npz"), PurePosixPath("late/disp.npz")
@@ -134,6 +139,55 @@ def test_hard_link_to_the_final_name(spec: WatchSpec) -> None:
         os.link(final.with_suffix(".part"), final)
         trace = probe.finish()
     assert events_of(trace, Root.OUTPUT, FIELD) == [Event.CREATED]
+
+
+def late_link(hidden: Path, final: Path) -> Callable[[], None]:
+    hidden.write_bytes(b"placeholder")
+    os.link(hidden, final)
+    return lambda: void(hidden.write_bytes(b"the real one"))
+
+
+def late_descriptor(hidden: Path, final: Path) -> Callable[[], None]:
+    descriptor = os.open(hidden.parent, os.O_TMPFILE | os.O_RDWR, 0o644)
+    name = f"/proc/self/fd/{descriptor}".encode()
+    at_cwd, follow = -100, 0x400  # fcntl.h
+    assert ctypes.CDLL(None).linkat(at_cwd, name, at_cwd, os.fsencode(final), follow) == 0
+    return lambda: os.close(descriptor)
+
+
+def late_map(hidden: Path, final: Path) -> Callable[[], None]:
+    hidden.write_bytes(bytes(4096))
+    other = hidden.with_suffix(".other")
+    os.link(hidden, other)
+    descriptor = os.open(other, os.O_RDWR)
+    mapped = mmap.mmap(descriptor, 4096)
+    os.close(descriptor)
+    mapped[:4] = b"hold"  # the page is dirty from here on: no later store moves the file's mtime
+    hidden.rename(final)
+    return mapped.close
+
+
+def void(_: object) -> None:
+    return None
+
+
+@pytest.mark.parametrize("way", [late_link, late_descriptor, late_map])
+def test_write_under_another_name_is_seen(
+    spec: WatchSpec, way: Callable[[Path, Path], Callable[[], None]]
+) -> None:
+    """The folder's watch tells of its own names only. A field that was linked into its place empty
+    and filled through another link, its mtime set back, had a runtime of 0.1 ms."""
+    (spec.output_dir / "unwatched").mkdir()
+    with Probe(spec) as probe:
+        fill = way(spec.output_dir / "unwatched/x", spec.output_dir / FIELD)
+        time.sleep(0.2)
+        filling_ns = time.monotonic_ns()
+        fill()
+        trace = probe.finish()
+    assert trace.complete
+    last = [e for e in trace.events if e.path == str(FIELD)][-1]
+    assert last.event is Event.WRITTEN
+    assert last.t_ns >= filling_ns
 
 
 def test_memory_map_is_closed_when_unmapped(spec: WatchSpec) -> None:

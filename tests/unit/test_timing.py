@@ -375,3 +375,24 @@ def test_an_early_opening_never_shortens_a_runtime(
         if old.runtime_s is not None:
             assert new.runtime_s is not None
             assert new.runtime_s >= old.runtime_s
+
+
+def test_field_filled_under_another_name_is_finished_by_that() -> None:
+    script, pair = Script(), SEPARATE[0]
+    script.read(pair)
+    script.events.append(file_event(script.now_s, Event.CREATED, pair.field))
+    script.compute()
+    script.events.append(file_event(script.now_s, Event.WRITTEN, pair.field))
+    (timing,) = script.timings([pair])
+    assert timing.runtime_s == pytest.approx(2 * READ_S + COMPUTE_S)
+    assert timing.flags == frozenset()
+
+
+def test_write_to_a_field_that_was_moved_away_finishes_nothing() -> None:
+    script, pair = Script(), SEPARATE[0]
+    script.read(pair)
+    script.write(pair)
+    script.events.append(file_event(script.now_s, Event.MOVED_OUT, pair.field))
+    script.events.append(file_event(script.now_s + 1.0, Event.WRITTEN, pair.field))
+    (timing,) = script.timings([pair])
+    assert timing.runtime_s is None
