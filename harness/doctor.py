@@ -90,6 +90,7 @@ def _realtime() -> Finding:
     attempt = subprocess.run(
         [
             sys.executable,
+            "-I",
             "-c",
             "import os; os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(50))",
         ],

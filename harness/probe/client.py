@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import select
 import subprocess
 import sys
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
+import harness
 from harness.errors import ProbeError
 from harness.probe.trace import Header, Trace, read_trace
 
@@ -43,9 +46,11 @@ class Probe:
 
     def start(self) -> None:
         """Returns once every event from now on will be seen. Raises ProbeError."""
-        # -P: a file in the working directory must not stand in for a module of the probe's.
         self._process = subprocess.Popen(
+            # -P: else modules would first be looked for in the current folder, which may be a
+            # team's, with a json.py of its own.
             [sys.executable, "-P", "-m", "harness.probe"],
+            env={**os.environ, "PYTHONPATH": _search_path()},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -98,6 +103,13 @@ class Probe:
         for pipe in (process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
+
+
+def _search_path() -> str:
+    """Where the probe's own Python finds this package, however ours found it."""
+    inherited = os.environ.get("PYTHONPATH")
+    own = str(Path(harness.__file__).parents[1])
+    return own if not inherited else os.pathsep.join((own, inherited))
 
 
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:

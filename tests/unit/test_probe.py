@@ -338,6 +338,18 @@ def test_probe_survives_ctrl_c_and_the_request_to_stop(spec: WatchSpec) -> None:
     assert events_of(trace, Root.DATA, INPUT) == [Event.OPEN]
 
 
+def test_modules_of_the_current_folder_are_not_imported(
+    spec: WatchSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``python -m`` looks there first: a ``json.py`` in an uploaded folder ran on the host, as the
+    user who called ``harness run`` in it."""
+    for name in ("json", "queue", "harness"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('hijacked')")
+    monkeypatch.chdir(tmp_path)
+    with Probe(spec) as probe:
+        assert probe.finish().complete
+
+
 def test_what_cannot_be_watched_is_said_before_the_run(spec: WatchSpec) -> None:
     shutil.rmtree(spec.data_dir / "task_01")
     with pytest.raises(ProbeError, match=r"could not start: .*task_01"), Probe(spec):
