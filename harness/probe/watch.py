@@ -58,7 +58,11 @@ _EVENTS = {
 
 class WatchSpec(BaseModel):
     """What to watch. ``inputs`` and ``fields`` are paths relative to ``data_dir`` and
-    ``output_dir``; events of other files are left out, however many a submission makes."""
+    ``output_dir``; events of other files are left out, however many a submission makes.
+
+    ``max_events``: some hundred for each of a thousand pairs. A submission can make millions, and
+    each takes memory and time where the trace is read.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -68,6 +72,7 @@ class WatchSpec(BaseModel):
     output_dir: Path
     inputs: tuple[PurePosixPath, ...]
     fields: tuple[PurePosixPath, ...]
+    max_events: int = 100_000
 
 
 class Watcher:
@@ -88,10 +93,12 @@ class Watcher:
         self._folders: dict[int, tuple[Root, PurePosixPath]] = {}
         self._files: dict[int, set[str]] = {}  # watches of fields, and the names they had
         self._closed_ns: dict[str, int] = {}
+        self._opened: set[str] = set()  # inputs opened since the last event of a field
         self._pending: list[tuple[int, bytes]] = []
         self._work: queue.SimpleQueue[list[tuple[int, bytes]] | None] = queue.SimpleQueue()
         self._lost: list[str] = []
         self._written = 0
+        self._is_full = False
         self._inotify = inotify.open_inotify()
         for folder in sorted({path.parent for path in spec.inputs}):
             self._add(Root.DATA, folder)
@@ -169,7 +176,7 @@ class Watcher:
         except FileNotFoundError:
             return  # gone again
         except OSError as error:
-            self._lost.append(f"{path}: could not be watched ({error.strerror})")
+            self._lose(f"{path}: could not be watched ({error.strerror})")
             return
         self._files.setdefault(watch, set()).add(str(path))
 
@@ -184,14 +191,14 @@ class Watcher:
                 return
             names = [path.name for path in (self._spec.output_dir / folder).iterdir()]
         except OSError as error:
-            self._lost.append(f"{folder}: appeared and could not be watched ({error.strerror})")
+            self._lose(f"{folder}: appeared and could not be watched ({error.strerror})")
             return
         for name in names:
             path = folder / name
             if path in self._field_folders:
                 self._adopt(path)
             elif str(path) in self._expected[Root.OUTPUT]:
-                self._lost.append(f"{path}: written before its new folder could be watched")
+                self._lose(f"{path}: written before its new folder could be watched")
 
     def _add(self, root: Root, folder: PurePosixPath) -> bool:
         """False when this very folder is watched already."""
@@ -205,6 +212,11 @@ class Watcher:
         self._folders[watch] = (root, folder)
         return is_new
 
+    def _lose(self, reason: str) -> None:
+        """Each reason once: a submission may give us the same one a million times."""
+        if reason not in self._lost:
+            self._lost.append(reason)
+
     def _hand_over(self) -> None:
         if self._pending:
             self._work.put(self._pending)
@@ -217,19 +229,34 @@ class Watcher:
             try:
                 self._write_batch(trace, batch)
             except OSError as error:
-                self._lost.append(f"the trace could not be written ({error.strerror})")
+                self._lose(f"the trace could not be written ({error.strerror})")
 
     def _write_batch(self, trace: IO[bytes], batch: list[tuple[int, bytes]]) -> None:
         for t_ns, buffer in batch:
             for raw in inotify.decode(buffer):
                 for event in self._interpret(t_ns, raw):
-                    trace.write(to_line(event))
-                    self._written += 1
+                    self._write_event(trace, event)
         trace.flush()
+
+    def _write_event(self, trace: IO[bytes], event: FileEvent) -> None:
+        """Without what cannot matter: the second opening of an input between two events of fields
+        belongs to the same pair as the first."""
+        if event.root is Root.OUTPUT:
+            self._opened.clear()
+        elif event.path in self._opened:
+            return
+        else:
+            self._opened.add(event.path)
+        if self._written < self._spec.max_events:
+            trace.write(to_line(event))
+            self._written += 1
+        elif not self._is_full:
+            self._is_full = True
+            self._lose(f"more than {self._spec.max_events} events; the rest was left out")
 
     def _interpret(self, t_ns: int, raw: RawEvent) -> Iterator[FileEvent]:
         if raw.mask & inotify.IN_Q_OVERFLOW:
-            self._lost.append("the kernel's queue of events overflowed")
+            self._lose("the kernel's queue of events overflowed")
         elif raw.watch in self._files:
             yield from self._interpret_field(t_ns, raw)
         else:
@@ -245,10 +272,10 @@ class Watcher:
     def _interpret_folder(self, t_ns: int, raw: RawEvent) -> Iterator[FileEvent]:
         root, folder = self._folders[raw.watch]
         if raw.mask & inotify.IN_UNMOUNT or (raw.mask & inotify.IN_IGNORED and root is Root.DATA):
-            self._lost.append(f"{root} {folder}: removed or unmounted during the run")
+            self._lose(f"{root} {folder}: removed or unmounted during the run")
         if raw.mask & inotify.IN_MOVE_SELF:
             # Its watch goes with it, and would go on to report what is written under its old name.
-            self._lost.append(f"{folder}: moved by the submission during the run")
+            self._lose(f"{folder}: moved by the submission during the run")
         if raw.mask & (inotify.IN_UNMOUNT | inotify.IN_IGNORED | inotify.IN_MOVE_SELF):
             return
         path = str(folder / raw.name)
