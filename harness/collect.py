@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from harness.challenge.model import FieldSpec
 
 _COPY_BYTES = 1 << 20
+_MAX_DEPTH = 32  # folders in folders; some thousand make a path that no call takes any more
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -143,22 +145,38 @@ def _publish(fields_dir: Path, submission_dir: Path, kept_dir: Path) -> int:
     return moved
 
 
-def tree_size(folder: Path) -> tuple[int, int]:
-    """Bytes and files below a folder, as far as they can be seen while it changes."""
-    total_bytes = files = 0
-    folders = [folder]
-    while folders:
-        try:
-            with os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(Path(entry.path))
-                    else:
-                        files += 1
-                        total_bytes += entry.stat(follow_symlinks=False).st_blocks * 512
-        except OSError:
-            continue  # gone, or not ours to look into: the next look will tell
-    return total_bytes, files
+@dataclass(frozen=True, kw_only=True)
+class TreeUse:
+    """``entries``: files and folders. ``too_deep``: there is more, further down than we look."""
+
+    used_bytes: int
+    entries: int
+    too_deep: bool
+
+
+def tree_use(folder: Path, max_entries: int) -> TreeUse:
+    """What lies below a folder, as far as it can be seen while it changes.
+
+    Ends early past ``max_entries``. Folders count: a submission can make millions of them, too.
+    """
+    used_bytes = entries = 0
+    too_deep = False
+    folders = [(folder, 0)]
+    while folders and entries <= max_entries:
+        current, depth = folders.pop()
+        too_deep = too_deep or depth > _MAX_DEPTH
+        if depth > _MAX_DEPTH:
+            continue
+        with suppress(OSError), os.scandir(current) as listing:
+            # gone, or not ours to look into: the next look will tell
+            for entry in listing:
+                entries += 1
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append((Path(entry.path), depth + 1))
+                used_bytes += entry.stat(follow_symlinks=False).st_blocks * 512
+                if entries > max_entries:
+                    break
+    return TreeUse(used_bytes=used_bytes, entries=entries, too_deep=too_deep)
 
 
 def _open_beneath(root: Path, path: PurePosixPath) -> int:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from harness.collect import tree_size
+from harness.collect import tree_use
 from harness.engine.base import BindMount, Engine, EngineName, Execution, ExitState, RunSpec
 from harness.errors import EngineError, OutputError, ProbeError
 from harness.probe.client import Probe
-from harness.probe.trace import FileEvent, Placement, Trace, TraceTail
+from harness.probe.trace import FileEvent, Placement, Root, Trace, TraceTail
 from harness.probe.watch import WatchSpec
 from harness.record import INSIDE_REPORT, Ended, make_record
 from harness.runner.settings import CHALLENGE_VARIABLE, INSIDE_REPORT_VARIABLE
@@ -22,12 +22,15 @@ from harness.verdict import Cut
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from harness.challenge.model import Mount
+    from harness.challenge.model import Limits, Mount
+    from harness.collect import TreeUse
     from harness.plan import Plan
     from harness.store import RunDirectory, RunRecord
 
 _POLL_S = 0.1
 _OUTPUT_CHECK_S = 1.0
+_OUTPUT_CHECK_SHARE = 0.05  # of one processor, however much there is to look at
+_MAX_OUTPUT_ENTRIES = 100_000  # files and folders
 _STOP_GRACE_S = 5.0
 _READ_BYTES = 1 << 20
 _CHALLENGE_TARGET = "/l2r/challenge.yaml"
@@ -201,11 +204,17 @@ def _stay(
             if now - started > plan.deadline_s:
                 return execution.stop(_STOP_GRACE_S), Cut.TIMED_OUT
             if now >= next_look:
-                next_look = now + _OUTPUT_CHECK_S
-                if tree_size(run_dir.output_dir)[0] > limits.output_bytes:
+                use = tree_use(run_dir.output_dir, _MAX_OUTPUT_ENTRIES)
+                took_s = time.monotonic() - now
+                next_look = now + max(_OUTPUT_CHECK_S, took_s / _OUTPUT_CHECK_SHARE)
+                if _is_too_much(use, limits):
                     return execution.stop(0.0), Cut.OUTPUT_LIMIT
         look()
     return exit_state, None
+
+
+def _is_too_much(use: TreeUse, limits: Limits) -> bool:
+    return use.used_bytes > limits.output_bytes or use.entries > _MAX_OUTPUT_ENTRIES or use.too_deep
 
 
 @contextmanager
@@ -220,9 +229,9 @@ def _live_pairs(
 
     def look() -> None:
         new = [record for record in tail.new_records() if isinstance(record, FileEvent)]
-        if not new:
-            return
         events.extend(new)
+        if not any(event.root is Root.OUTPUT for event in new):
+            return
         seen = Trace(placement=header.placement, precision=header.precision, events=tuple(events))
         for timing in time_pairs(plan.pairs, seen):
             if timing.finished_ns is not None and timing.key not in announced:

@@ -15,6 +15,7 @@ import gzip
 import logging
 import os
 import shutil
+import subprocess
 import time
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
@@ -209,12 +210,17 @@ class RunDirectory:
         self.growing_trace.unlink()
 
     def discard_output(self) -> None:
-        """Remove the submission's output folder; what cannot be removed stays and is logged."""
+        """Remove the submission's output folder; what cannot be removed stays and is logged.
 
-        def note(_: object, path: str, error: tuple[object, BaseException, object]) -> None:
-            _logger.warning("%s: cannot be removed (%s)", path, error[1])
-
-        shutil.rmtree(self.output_dir, onerror=note)
+        With rm, which comes down any depth of folders; shutil.rmtree recurses into each.
+        """
+        command = ["rm", "-rf", "--", str(self.output_dir)]
+        subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+        if self.output_dir.exists():
+            _logger.warning(
+                "%s: some of it belongs to another user and cannot be removed; try `sudo rm -rf`",
+                self.output_dir,
+            )
 
     def write_record(self, record: RunRecord) -> None:
         part = self.record_path.with_suffix(".part")

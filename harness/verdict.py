@@ -65,7 +65,7 @@ def _cut_short(cut: Cut, evidence: Evidence) -> Verdict:
         return Verdict(status=RunStatus.TIMED_OUT, reason=reason, blame=Blame.SUBMISSION)
     if cut is Cut.OUTPUT_LIMIT:
         limit = format_bytes(evidence.limits.output_bytes)
-        reason = f"ended because its output grew past {limit}"
+        reason = f"ended because its output grew past {limit}, or too many files or folders"
         return Verdict(status=RunStatus.OUTPUT_LIMIT, reason=reason, blame=Blame.SUBMISSION)
     return Verdict(
         status=RunStatus.INTERRUPTED,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from textwrap import indent
 from typing import TYPE_CHECKING
 
@@ -88,6 +89,17 @@ def write_data(
         for case in sorted({case for pair in pairs for case in pair}):
             write_image(folder / f"img{case:04d}.nii.gz", seed=case)
     return data_dir
+
+
+def dig(folder: Path, depth: int) -> None:
+    """Folders in folders, deeper than a path can be long."""
+    here = os.open(folder, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("deeper", dir_fd=here)
+        below = os.open("deeper", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
 
 
 def write_challenge(path: Path) -> Path:

@@ -13,12 +13,13 @@ from harness.challenge.field import write_field
 from harness.challenge.field_file import FieldState, max_file_bytes
 from harness.collect import (
     CollectedField,
+    TreeUse,
     collect_field,
     publish_fields,
     read_small_file,
-    tree_size,
+    tree_use,
 )
-from tests.tiny import tiny_challenge
+from tests.tiny import dig, tiny_challenge
 
 SPEC = tiny_challenge().task("task_01").field
 NAME = PurePosixPath("task_01/disp_0001_0002.npz")
@@ -207,18 +208,19 @@ def test_no_small_file(folders: Folders, kind: str) -> None:
 # --- The size of a folder -----------------------------------------------------------------------
 
 
-def test_tree_size_counts_what_lies_on_the_disk(tmp_path: Path) -> None:
-    assert tree_size(tmp_path) == (0, 0)
+def test_use_of_a_folder_is_what_lies_on_the_disk(tmp_path: Path) -> None:
+    assert tree_use(tmp_path, 100) == TreeUse(used_bytes=0, entries=0, too_deep=False)
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "deep" / "er" / "file").write_bytes(bytes(100_000))
     with (tmp_path / "sparse").open("wb") as file:
         file.truncate(1 << 40)
-    size_bytes, files = tree_size(tmp_path)
-    assert 100_000 <= size_bytes < 200_000
-    assert files == 2
+    use = tree_use(tmp_path, 100)
+    assert 100_000 <= use.used_bytes < 200_000
+    assert use.entries == 4
+    assert not use.too_deep
 
 
-def test_tree_size_follows_no_link(tmp_path: Path) -> None:
+def test_use_of_a_folder_follows_no_link(tmp_path: Path) -> None:
     outside, inside = tmp_path / "outside", tmp_path / "inside"
     outside.mkdir()
     inside.mkdir()
@@ -227,13 +229,27 @@ def test_tree_size_follows_no_link(tmp_path: Path) -> None:
     (inside / "file").symlink_to(outside / "big")
     (inside / "loop").symlink_to(inside)
     os.mkfifo(inside / "pipe")
-    size_bytes, files = tree_size(inside)
-    assert size_bytes < 100_000
-    assert files == 4
+    use = tree_use(inside, 100)
+    assert use.used_bytes < 100_000
+    assert use.entries == 4
 
 
-def test_tree_size_of_nothing(tmp_path: Path) -> None:
-    assert tree_size(tmp_path / "none") == (0, 0)
+def test_use_of_nothing(tmp_path: Path) -> None:
+    nothing = TreeUse(used_bytes=0, entries=0, too_deep=False)
+    assert tree_use(tmp_path / "none", 100) == nothing
+
+
+def test_counting_ends_past_the_limit(tmp_path: Path) -> None:
+    """Half a million empty files took no byte of the limit, and seconds of each look."""
+    for index in range(50):
+        (tmp_path / f"folder{index}").mkdir()
+    assert tree_use(tmp_path, 20).entries == 21
+
+
+def test_what_lies_too_deep_to_be_seen_is_said(tmp_path: Path) -> None:
+    """Below a path of 4096 characters a submission filled the disk unseen."""
+    dig(tmp_path, 40)
+    assert tree_use(tmp_path, 10_000).too_deep
 
 
 # --- The submission folder ----------------------------------------------------------------------

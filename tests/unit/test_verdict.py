@@ -139,7 +139,10 @@ TABLE = {
     ),
     "output_limit": (
         evidence(cut=Cut.OUTPUT_LIMIT, exit=ended(143)),
-        (RunStatus.OUTPUT_LIMIT, "ended because its output grew past 64.0 MiB"),
+        (
+            RunStatus.OUTPUT_LIMIT,
+            "ended because its output grew past 64.0 MiB, or too many files or folders",
+        ),
     ),
     "interrupted": (
         evidence(cut=Cut.INTERRUPTED, exit=ended(137)),
