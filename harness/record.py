@@ -58,6 +58,7 @@ def make_record(
         for pair in plan.pairs
     }
     timings = time_pairs(plan.pairs, trace, modified_ns=_modified_on_trace_clock(collected))
+    lost = (*trace.lost, *_unseen(collected, timings))
     inside, inside_problem = _inside_report(run_dir)
     failures = _told_failures(inside)
     touched = _attempted_tasks(plan, collected, trace, failures)
@@ -82,7 +83,7 @@ def make_record(
             fields=tuple(pair.field_state for pair in pairs),
         )
     )
-    warnings = [*verdict.warnings, *_witness_warnings(pairs, trace, inside)]
+    warnings = [*verdict.warnings, *_witness_warnings(pairs, trace, inside, lost)]
     if inside_problem is not None:
         warnings.append(inside_problem)
     return RunRecord(
@@ -102,11 +103,26 @@ def make_record(
         blame=verdict.blame,
         exit_code=None if ended.exit is None else ended.exit.exit_code,
         duration_s=ended.duration_s,
-        witness=WitnessRecord(precision=trace.precision, complete=trace.complete, lost=trace.lost),
+        witness=WitnessRecord(precision=trace.precision, complete=not lost, lost=lost),
         tasks=tuple(_task_record(found, pairs, timings, touched) for found in plan.tasks),
         pairs=pairs,
         warnings=tuple(warnings),
     )
+
+
+def _unseen(
+    collected: dict[str, CollectedField], timings: tuple[PairTiming, ...]
+) -> tuple[str, ...]:
+    """A field that is there was completed once. Not to have seen that is the witness's gap: a
+    median without just these pairs would be a wrong number."""
+    keys = [
+        timing.key
+        for timing in timings
+        if timing.finished_ns is None and collected[timing.key].state is not FieldState.MISSING
+    ]
+    if not keys:
+        return ()
+    return (f"the completion of {len(keys)} fields was not seen, {keys[0]} the first",)
 
 
 def _modified_on_trace_clock(collected: dict[str, CollectedField]) -> dict[str, int]:
@@ -208,12 +224,13 @@ def _inside_report(run_dir: RunDirectory) -> tuple[InsideReport | None, str | No
 
 
 def _witness_warnings(
-    pairs: tuple[PairRecord, ...], trace: Trace, inside: InsideReport | None
+    pairs: tuple[PairRecord, ...],
+    trace: Trace,
+    inside: InsideReport | None,
+    lost: tuple[str, ...],
 ) -> Iterator[str]:
-    if not trace.complete:
-        yield "the witness missed events, so these runtimes cannot be ranked: " + "; ".join(
-            trace.lost
-        )
+    if lost:
+        yield "the witness missed events, so these runtimes cannot be ranked: " + "; ".join(lost)
     if inside is None:
         return
     tolerance_s = _WORST_ERROR_S[trace.precision] + _WORST_ERROR_S[inside.precision]

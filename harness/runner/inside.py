@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.probe.realtime import Precision
 
@@ -23,7 +23,7 @@ class InsideTiming(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     pair: str
-    runtime_s: float | None
+    runtime_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
     problem: str | None = None
 
 

@@ -19,6 +19,7 @@ from harness.engine.process import ProcessEngine
 from harness.errors import Blame
 from harness.execute import Progress, Step, execute
 from harness.plan import Plan
+from harness.runner.inside import parse_report
 from harness.store import RunDirectory, RunRecord, RunStatus
 from harness.timing import Flag
 from tests.tiny import ZERO, tiny_challenge, write_challenge, write_data, write_method
@@ -159,6 +160,36 @@ def test_death_on_the_way(
     assert record.pairs[0].field_state is FieldState.VALID
     assert record.pairs[0].runtime_s is not None
     assert record.pairs[1].field_state is FieldState.MISSING
+
+
+def test_field_whose_completion_was_not_seen_makes_the_times_incomplete(
+    tmp_path: Path, data_dir: Path
+) -> None:
+    """It had no runtime, and nothing said so: slow pairs could be left out of the median."""
+    body = (
+        "folder = os.environ['HARNESS_OUTPUT_DIR'] + '/task_01'\n"
+        "if pair.fixed_id == 7:\n"
+        "    os.rename(folder, folder + '.old')\n"
+        "    os.mkdir(folder + '.new'); os.rename(folder + '.old/disp_0001_0001.npz',"
+        " folder + '.new/disp_0001_0001.npz')\n"
+        "    os.rename(folder + '.new', folder)\n" + ZERO
+    )
+    record, _ = run(tmp_path, body)
+    assert record.pairs[0].field_state is FieldState.VALID
+    assert record.pairs[0].runtime_s is None
+    assert not record.witness.complete
+    assert "the completion of 1 fields was not seen, task_01/0001_0001 the first" in (
+        record.witness.lost
+    )
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-1.0", "1e999"])
+def test_no_number_is_no_runtime(number: str) -> None:
+    """Python's JSON writes NaN as it is, and nothing compares with it: no disagreement was seen."""
+    pairs = f'[{{"pair": "task_01/0001_0001", "runtime_s": {number}}}]'
+    report = f'{{"precision": "fifo", "complete": true, "pairs": {pairs}}}'
+    assert parse_report(report.encode()) is None
+    assert parse_report(report.replace(number, "1.0").encode()) is not None
 
 
 def test_deadline_ends_a_run(tmp_path: Path, data_dir: Path) -> None:
