@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from harness.challenge.pairs import Pair, TaskPairs, read_pairs
@@ -48,8 +49,8 @@ def run(settings: Settings) -> None:
     tasks = attempted(method, found, (task.name for task in challenge.tasks))
     _make_folders(tasks, settings.output_dir)
     pairs = tuple(pair for task in tasks for pair in task.pairs)
-    with tempfile.TemporaryDirectory() as scratch:
-        probe = _start_probe(settings, pairs, Path(scratch) / "trace.jsonl")
+    with ExitStack() as scratch:
+        probe = _start_probe(settings, pairs, scratch)
         failed: dict[str, str] = {}
         try:
             failed = walk(method, tasks, data_dir=settings.data_dir, output_dir=settings.output_dir)
@@ -73,8 +74,14 @@ def _make_folders(tasks: tuple[TaskPairs, ...], output_dir: Path) -> None:
             raise OutputError(f"output folder {folder}: not writable for user {os.geteuid()}")
 
 
-def _start_probe(settings: Settings, pairs: tuple[Pair, ...], trace: Path) -> Probe | None:
+def _start_probe(settings: Settings, pairs: tuple[Pair, ...], scratch: ExitStack) -> Probe | None:
     """The witness inside. The harness outside has its own, so a run goes on without this one."""
+    try:
+        folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    except OSError as error:  # a read-only container without a /tmp
+        say(f"no runtimes from inside: no folder for temporary files ({error.strerror})")
+        return None
+    trace = Path(scratch.enter_context(folder)) / "trace.jsonl"
     spec = WatchSpec(
         placement=Placement.CONTAINER,
         trace=trace,
@@ -95,13 +102,20 @@ def _start_probe(settings: Settings, pairs: tuple[Pair, ...], trace: Path) -> Pr
 def _report(
     settings: Settings, pairs: tuple[Pair, ...], probe: Probe, failed: dict[str, str]
 ) -> None:
-    trace = probe.finish()
+    try:
+        trace = probe.finish()
+    except (ProbeError, OSError) as error:  # a method that tidied up /tmp, say
+        say(f"no runtimes from inside: {error}")
+        return
     report = make_report(trace, time_pairs(pairs, trace), failed)
     if pairs:
         say("\nRuntimes as the runner saw them, first access to field written:")
         say(table(report))
     if settings.inside_report is not None:
-        write_report(report, settings.inside_report)
+        try:
+            write_report(report, settings.inside_report)
+        except OSError as error:
+            say(f"no report of the runtimes for the harness: {error}")
 
 
 if __name__ == "__main__":

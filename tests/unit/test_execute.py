@@ -192,6 +192,14 @@ def test_no_number_is_no_runtime(number: str) -> None:
     assert parse_report(report.replace(number, "1.0").encode()) is not None
 
 
+def test_method_that_tidies_up_the_temporary_folder(tmp_path: Path, data_dir: Path) -> None:
+    """The trace of the witness inside lay there: a run with all its fields ended in a traceback."""
+    tidy = "import shutil, tempfile; shutil.rmtree(tempfile.gettempdir(), ignore_errors=True)\n"
+    record, run_dir = run(tmp_path, tidy + ZERO)
+    assert record.status is RunStatus.SUCCEEDED
+    assert "no runtimes from inside" in run_dir.log_path.read_text()
+
+
 def test_deadline_ends_a_run(tmp_path: Path, data_dir: Path) -> None:
     shorter = (("setup_time: 60s", "setup_time: 2s"), ("pair_time: 10s", "pair_time: 0.2s"))
     body = f"if pair.fixed_id == 2:\n    time.sleep(600)\n{ZERO}"
