@@ -109,11 +109,13 @@ def _read_npz(file: IO[bytes], spec: FieldSpec) -> FloatArray:
                 rest = stream.read(1)
     except (zipfile.BadZipFile, EOFError, zlib.error, struct.error) as error:
         raise FieldError(
-            f"expected an .npz file, found a damaged or truncated one ({error})"
+            f"expected an .npz file, found a damaged or truncated one ({_shown(str(error))})"
         ) from error
     except (NotImplementedError, RuntimeError, OSError, ValueError, OverflowError) as error:
         # unknown compression, encryption, or offsets that lead outside the file
-        raise FieldError(f"expected an .npz file as NumPy writes it ({error})") from error
+        raise FieldError(
+            f"expected an .npz file as NumPy writes it ({_shown(str(error))})"
+        ) from error
     if n_read != spec.nbytes or rest:
         found = "more" if rest else n_read
         raise FieldError(f"expected {spec.nbytes} bytes of values, found {found}")

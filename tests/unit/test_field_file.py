@@ -561,3 +561,15 @@ def test_flipped_bytes(
 @settings(deadline=None, max_examples=100)
 def test_any_bytes_inside_the_zip_file(shared_path: Path, raw: bytes) -> None:
     refusal(shared_path, zipped(b"\x93NUMPY" + raw))
+
+
+def test_message_does_not_repeat_a_long_name(tmp_path: Path) -> None:
+    """zipfile's error names the member, twice: 60 kB of a submission's text in each record."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("A" * 30_000, b"x")
+    path = tmp_path / "field.npz"
+    path.write_bytes(file.getvalue().replace(b"AAAA", b"BAAA", 1))
+    with pytest.raises(FieldError, match="damaged") as caught:
+        read_field(path, SPEC)
+    assert len(str(caught.value)) < 200
