@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 HARNESS := $(BIN)/harness
 UV := $(shell command -v uv 2>/dev/null)
-BASE_OPTION := $(if $(BASE_IMAGE),--base-image $(BASE_IMAGE))
+BASE_OPTION := $(if $(BASE_IMAGE),--base-image '$(BASE_IMAGE)')
 
 .DEFAULT_GOAL := help
 .PHONY: help build run test lint format data doctor bench base-image clean
@@ -20,14 +20,15 @@ BASE_OPTION := $(if $(BASE_IMAGE),--base-image $(BASE_IMAGE))
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
-build: $(VENV)/.run ## Set up everything and build the submission's image (ENGINE=, BASE_IMAGE=)
+build: $(VENV)/.method ## Set up everything and build the submission's image (ENGINE=, BASE_IMAGE=)
 	@$(HARNESS) build --engine $(ENGINE) $(BASE_OPTION)
 
-run: data ## Dry-run the submission on test/: fields to submission/, the record to runs/
+run: $(VENV)/.method ## Dry-run the submission on test/: fields to submission/, the record to runs/
+	@$(HARNESS) phantom --if-empty --pairs $(PAIRS)
 	@$(HARNESS) run --engine $(ENGINE) $(BASE_OPTION) $(ARGS)
 
-data: $(VENV)/.run ## Make phantom data in test/ and truth/ when test/ has none (PAIRS=)
-	@$(HARNESS) phantom --if-empty --pairs $(PAIRS)
+data: $(VENV)/.run ## Make phantom data in test/ and its truth in truth/ (PAIRS=)
+	@$(HARNESS) phantom --pairs $(PAIRS)
 
 test: $(VENV)/.test ## Run the tests; those without their engine, browser or GPU skip, with a reason
 	@$(BIN)/pytest $(ARGS)
@@ -73,13 +74,20 @@ else
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-$(VENV)/.run: pyproject.toml constraints.txt method/requirements.txt | $(BIN)/python
-	@echo "installing the harness and the method's requirements" >&2
+$(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing the harness" >&2
 	@$(INSTALL) --constraint constraints.txt --editable .
-	@$(INSTALL) --requirement method/requirements.txt
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.run
+# The method's own requirements, for the process engine; the image installs them for itself.
+$(VENV)/.method: method/requirements.txt $(VENV)/.run
+ifneq ($(ENGINE),docker)
+	@$(INSTALL) --requirement method/requirements.txt || \
+	  echo "method/requirements.txt: not installed on this machine, only in the container" >&2
+	@touch $@
+endif
+
+$(VENV)/.test: $(VENV)/.run $(VENV)/.method
 	@echo "installing what the tests need" >&2
 	@$(INSTALL) --constraint constraints.txt --editable '.[test,report,evaluation]'
 	@touch $@

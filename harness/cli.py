@@ -126,6 +126,12 @@ def run(
     rules = load_challenge(challenge)
     data = data.resolve()
     tasks = check_data(rules, data)
+    truth = (truth or data.parent / "truth").resolve()
+    for folder in (truth, submission.resolve(), runs.resolve()):
+        if folder.is_relative_to(data):
+            raise DataError(
+                f"{folder} lies in the data folder {data}, which the submission sees; put it beside"
+            )
     check_writable(submission, (task.name for task in rules.tasks))
     check_writable(runs, (LOCAL_SUBMISSION,))
     chosen, image = _engine_and_image(engine, source, base_image)
@@ -143,7 +149,7 @@ def run(
     console.show_plan(plan, chosen.info, run_dir)
     with console.RunView(len(plan.pairs)) as view:
         record = execute(plan, chosen, run_dir, view.update)
-    accuracy = _accuracy(plan, record, run_dir, truth or data.parent / "truth")
+    accuracy = _accuracy(plan, record, run_dir, truth)
     if as_json:
         console.out.file.write(_to_json(record, accuracy) + "\n")
     else:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from harness.engine.base import EngineInfo
     from harness.evaluate.accuracy import PairAccuracy
     from harness.plan import Plan
+from harness.probe.realtime import Precision
 
 _PLAIN_WIDTH = 110  # columns of a line that no terminal will wrap
 _STATE_STYLE = {
@@ -38,6 +39,10 @@ _STATE_STYLE = {
     FieldState.MISSING: "red",
     FieldState.INVALID: "red",
     FieldState.NOT_ATTEMPTED: "dim",
+}
+_PRECISION = {
+    Precision.FIFO: "witnessed with real-time scheduling, 2 ms off at worst",
+    Precision.PLAIN: "witnessed without real-time scheduling, up to 25 ms off (harness doctor)",
 }
 _MUCH_FOLDING_PERCENT = 5.0  # published methods stay well below 1 %
 _METRIC_NAMES = {Metric.DICE: "label overlap (Dice)", Metric.TRE: "landmark error"}
@@ -192,6 +197,7 @@ def show_ending(
     target = err if to_stderr else out
     style = "green" if record.status is RunStatus.SUCCEEDED else "red"
     target.print(f"[{style}]{record.status.replace('_', ' ')}[/]: {escape(record.reason)}")
+    target.print(f"  times   {_PRECISION[record.witness.precision]}")
     where = f"{_relative(run_dir.path)}/  (run.json, trace.jsonl.gz, log.txt, fields/)"
     target.print(f"  record  {escape(where)}")
 

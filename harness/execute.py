@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from harness.collect import tree_use
 from harness.engine.base import BindMount, Engine, EngineName, Execution, ExitState, RunSpec
-from harness.errors import EngineError, OutputError, ProbeError
+from harness.errors import DataError, EngineError, OutputError, ProbeError
 from harness.probe.client import Probe
 from harness.probe.trace import FileEvent, Placement, Root, Trace, TraceTail
 from harness.probe.watch import WatchSpec
@@ -21,6 +23,7 @@ from harness.verdict import Cut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from harness.challenge.model import Limits, Mount
     from harness.collect import TreeUse
@@ -63,21 +66,45 @@ def execute(
 ) -> RunRecord:
     """Run the image over the pairs; the record, already stored.
 
-    A submission's failure is a result, not an exception. Raises ProbeError, EngineError or
-    OutputError when the run could not even begin.
+    A submission's failure is a result, not an exception. Raises DataError, ProbeError, EngineError
+    or OutputError when the run could not even begin, OutputError when its record cannot be written.
     """
     _make_output(plan, run_dir)
-    on_progress(Progress(step=Step.WARMING))
-    _warm_cache(plan)
-    with Probe(_watch_spec(plan, run_dir)) as probe:
-        ended = _run_to_its_end(plan, engine, run_dir, on_progress)
-        trace = _finish(probe)
+    with _only_reader(plan.data_dir):
+        on_progress(Progress(step=Step.WARMING))
+        _warm_cache(plan)
+        with Probe(_watch_spec(plan, run_dir)) as probe:
+            ended = _run_to_its_end(plan, engine, run_dir, on_progress)
+            trace = _finish(probe)
     on_progress(Progress(step=Step.COLLECTING))
-    record = make_record(plan, engine.info, run_dir, ended, trace)
-    run_dir.compress_trace()
-    run_dir.write_record(record)
+    try:
+        record = make_record(plan, engine.info, run_dir, ended, trace)
+        run_dir.compress_trace()
+        run_dir.write_record(record)
+    except OSError as error:
+        raise OutputError(
+            f"{run_dir.path}: the run ended, and its record cannot be written ({error.strerror}); "
+            f"what the submission wrote is in {run_dir.output_dir}"
+        ) from error
     run_dir.discard_output()
     return record
+
+
+@contextmanager
+def _only_reader(data_dir: Path) -> Iterator[None]:
+    """No other run may read the same files meanwhile: every opening would count as this run's."""
+    folder = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(
+                f"data folder {data_dir}: another run is reading it, and whoever opens a file "
+                "counts; wait until it has ended, or give this run a copy of the data"
+            ) from error
+        yield
+    finally:
+        os.close(folder)
 
 
 def _make_output(plan: Plan, run_dir: RunDirectory) -> None:
@@ -180,8 +207,9 @@ def _run_to_its_end(
             try:
                 exit_state, cut = _stay(plan, run_dir, execution, started, on_progress)
             except KeyboardInterrupt:
-                cut = Cut.INTERRUPTED
-                exit_state = execution.stop(_STOP_GRACE_S)
+                exit_state, cut = None, Cut.INTERRUPTED
+            if cut is not None:  # recorded first: stopping may fail, and that is not the reason
+                exit_state = execution.stop(0.0 if cut is Cut.OUTPUT_LIMIT else _STOP_GRACE_S)
     except EngineError as error:
         failure = str(error)
     return Ended(exit=exit_state, cut=cut, failure=failure, duration_s=time.monotonic() - started)
@@ -193,8 +221,8 @@ def _stay(
     execution: Execution,
     started: float,
     on_progress: Callable[[Progress], None],
-) -> tuple[ExitState, Cut | None]:
-    """Until the submission ends by itself or a limit ends it."""
+) -> tuple[ExitState | None, Cut | None]:
+    """Until the submission has ended by itself, or must be ended at a limit."""
     limits = plan.challenge.limits
     next_look = started
     with _live_pairs(plan, run_dir, on_progress) as look:
@@ -202,13 +230,13 @@ def _stay(
             look()
             now = time.monotonic()
             if now - started > plan.deadline_s:
-                return execution.stop(_STOP_GRACE_S), Cut.TIMED_OUT
+                return None, Cut.TIMED_OUT
             if now >= next_look:
                 use = tree_use(run_dir.output_dir, _MAX_OUTPUT_ENTRIES)
                 took_s = time.monotonic() - now
                 next_look = now + max(_OUTPUT_CHECK_S, took_s / _OUTPUT_CHECK_SHARE)
                 if _is_too_much(use, limits):
-                    return execution.stop(0.0), Cut.OUTPUT_LIMIT
+                    return None, Cut.OUTPUT_LIMIT
         look()
     return exit_state, None
 

@@ -152,7 +152,12 @@ def _attempted_tasks(
     trace: Trace,
     failures: dict[str, str],
 ) -> frozenset[str]:
-    """Tasks of which a field was written, an input opened or a pair reported as failed."""
+    """Tasks of which a field was written, an input opened or a pair reported as failed.
+
+    Where events are missing, a task could have been attempted unseen, so all count as attempted.
+    """
+    if not trace.complete:
+        return frozenset(pair.task for pair in plan.pairs)
     opened = {event.path for event in trace.events}
     return frozenset(
         pair.task

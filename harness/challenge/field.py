@@ -60,10 +60,20 @@ class DisplacementField:
             wanted = "(3, X, Y, Z)" if self._component_axis == 0 else "(X, Y, Z, 3)"
             raise FieldError(
                 f"expected shape {wanted} for convention {self.convention.value}, "
-                f"found {self.array.shape}"
+                f"found {self.array.shape}{self._convention_hint()}"
             )
         if not np.issubdtype(self.array.dtype, np.floating):
             raise FieldError(f"expected floating-point values, found {self.array.dtype}")
+
+    def _convention_hint(self) -> str:
+        if self.array.ndim == 5 and self.array.shape[0] == 1:
+            return "; take the batch away: array[0]"
+        if self.convention is Convention.VOXELS and self.array.shape[-1:] == (3,):
+            return (
+                "; for (X, Y, Z, 3) say convention=Convention.VOXELS_LAST (x, y, z in voxels) or "
+                "Convention.GRID_SAMPLE (z, y, x in -1..1, as PyTorch's grid_sample)"
+            )
+        return ""
 
     @property
     def _component_axis(self) -> int:

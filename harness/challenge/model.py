@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 DEFAULT_CHALLENGE = "learn2reg2021"
 
+# In a task's truth folder, may be absent: lines of ``sha256sum`` over the images it belongs to.
+TRUTH_DIGESTS_FILE = "images.sha256"
+
 Grid = tuple[PositiveInt, PositiveInt, PositiveInt]
 
 

@@ -118,6 +118,12 @@ class DockerEngine:
                 if error.status_code != 400:
                     raise
                 raise _missing(reference, reason(error)) from error
+        config = image.attrs.get("Config") or {}
+        if not (config.get("Entrypoint") or config.get("Cmd")):
+            raise BuildError(
+                f"image {reference}: expected a program to run, found neither ENTRYPOINT nor CMD; "
+                "add ENTRYPOINT to its Dockerfile"
+            )
         return Image(id=str(image.id), reference=reference)
 
     def prepare(self, spec: RunSpec) -> ContainerExecution:

@@ -19,6 +19,7 @@ from scipy import ndimage
 from harness.challenge.model import Metric
 from harness.challenge.nifti import read_header
 from harness.errors import DataError, FieldError
+from harness.evaluate.provenance import check_images_match
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,6 +74,12 @@ def pair_accuracy(
             raise DataError(f"truth of pair {fixed_id:04d}<-{moving_id:04d}: no file {missing[0]}")
         return None if missing else (paths[0], paths[1])
 
+    if data_dir is not None:
+        images = (task.images.fixed, task.images.moving)
+        check_images_match(
+            truth_dir / task.folder,
+            (data_dir / image.format(fixed=fixed_id, moving=moving_id) for image in images),
+        )
     truth: TruthPatterns = task.truth
     if paths := found(truth.fixed_labels, truth.moving_labels):
         fixed, moving = (_read_labels(path, task.image_grid) for path in paths)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,12 @@ def write_field(path: Path, displacement_vox: npt.NDArray[np.float32]) -> None:
 def write_landmarks(path: Path, landmarks_vox: npt.NDArray[np.float64]) -> None:
     """Write (N, 3) voxel coordinates as `x,y,z` lines without a header."""
     np.savetxt(path, landmarks_vox, fmt="%.5f", delimiter=",")
+
+
+def write_digests(path: Path, images: Iterable[Path]) -> None:
+    """Write which images the truth belongs to, as `sha256sum` does."""
+    digests = {image.name: hashlib.sha256(image.read_bytes()).hexdigest() for image in images}
+    path.write_text("".join(f"{digests[name]}  {name}\n" for name in sorted(digests)))
 
 
 def write_pairs(path: Path, pairs: Iterable[tuple[int, int]]) -> None:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.challenge.model import TRUTH_DIGESTS_FILE
 from harness.errors import DataError
 from harness.phantom.abdomen.pair import write_abdomen_pair
 from harness.phantom.brain.chain import write_subject
 from harness.phantom.chest.pair import write_lung_pair
-from harness.phantom.files import write_pairs
+from harness.phantom.files import write_digests, write_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -100,6 +101,10 @@ def generate(
         for task in tasks:
             write_pairs(
                 targets[task, data_dir].unfinished / "pairs_val.csv", pairs_of(task, pairs_per_task)
+            )
+            write_digests(
+                targets[task, truth_dir].unfinished / TRUTH_DIGESTS_FILE,
+                targets[task, data_dir].unfinished.glob("*.nii.gz"),
             )
             targets[task, truth_dir].publish()
             targets[task, data_dir].publish()

@@ -23,6 +23,7 @@ from harness.evaluate.accuracy import (
     upsample,
     warp_labels,
 )
+from harness.evaluate.provenance import check_images_match, file_digest
 
 Array = NDArray[Any]
 
@@ -285,3 +286,18 @@ def test_agrees_with_the_reference_on_half_resolution_fields(
     x, y, z = (2 * n for n in field.shape[1:])
     files = [f"gt/{{}}{split}/{task}_{case_id}_{modality}" for modality in ("0000", "0001")]
     assert_agrees(reference / task, case, upsample(field, (x, y, z)), files)
+
+
+def test_truth_of_other_images_gives_no_figure(tmp_path: Path) -> None:
+    """Phantom truth left behind beside the challenge's own images once gave plausible figures."""
+    image = tmp_path / "test/task_01/img0012.nii.gz"
+    truth = tmp_path / "truth/task_01"
+    for folder in (image.parent, truth):
+        folder.mkdir(parents=True)
+    image.write_bytes(b"mine")
+    check_images_match(truth, [image])  # nothing is said of it
+    (truth / "images.sha256").write_text(f"{file_digest(image)}  {image.name}\n")
+    check_images_match(truth, [image])
+    image.write_bytes(b"other")
+    with pytest.raises(DataError, match=r"belongs to another img0012\.nii\.gz"):
+        check_images_match(truth, [image])

@@ -172,6 +172,36 @@ def test_what_cannot_begin(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("option", ["--truth", "--runs", "--submission"])
+def test_nothing_of_ours_may_lie_in_the_data_folder(team: Path, option: str) -> None:
+    done = harness("run", "--challenge", "tiny.yaml", option, "test/inside", cwd=team)
+    assert done.returncode == errors.DataError.exit_code
+    assert "which the submission sees" in done.stderr
+
+
+def test_two_runs_never_read_the_same_data(team: Path) -> None:
+    """Whoever opens a file counts, so the second run's readings would be charged to the first."""
+    write_method(team, "time.sleep(1)\n" + ZERO)
+    arguments = ("run", "--challenge", "tiny.yaml")
+    first = subprocess.Popen(
+        [sys.executable, "-m", "harness.cli", *arguments],
+        cwd=team,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "DOCKER_HOST": NO_ENGINE},
+    )
+    assert first.stderr is not None
+    for line in first.stderr:
+        if line.strip() == "started":
+            break
+    second = harness(*arguments, cwd=team)
+    assert second.returncode == errors.DataError.exit_code
+    assert "another run is reading it" in second.stderr
+    first.communicate()
+    assert first.returncode == 0
+
+
 def test_build_without_an_engine_is_no_error(team: Path) -> None:
     done = harness("build", cwd=team)
     assert done.returncode == 0

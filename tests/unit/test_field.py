@@ -367,3 +367,12 @@ def test_a_write_that_fails_keeps_the_earlier_field(tmp_path: Path) -> None:
 def test_writing_into_no_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         write_field(noise(), tmp_path / "none" / "disp_0001_0002.npz")
+
+
+@pytest.mark.parametrize(
+    ("shape", "hint"),
+    [((8, 6, 10, 3), "Convention.VOXELS_LAST"), ((1, 3, 8, 6, 10), r"array\[0\]")],
+)
+def test_wrong_convention_gets_a_hint(shape: tuple[int, ...], hint: str) -> None:
+    with pytest.raises(FieldError, match=hint):
+        DisplacementField(array=np.zeros(shape, np.float32))

@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
         *("collect", "plan", "record"),
     },
     "evaluate": {"errors", "challenge"},
-    "phantom": {"errors"},
+    "phantom": {"errors", "challenge"},
     "doctor": {"errors", "challenge", "engine"},
 }
 TOP = {"cli", "console"}  # may import everything

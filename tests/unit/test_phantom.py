@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from harness.challenge.model import TRUTH_DIGESTS_FILE
 from harness.errors import DataError
 from harness.phantom import write_phantoms
 from harness.phantom.brain.chain import anatomy
@@ -161,7 +163,15 @@ def test_released_names_with_the_truth_apart(phantom: Phantom, task: str) -> Non
     in_data = {p.name for p in (phantom.data / task).iterdir()}
     in_truth = {p.name for p in (phantom.truth / task).iterdir()}
     assert in_data == DATA_FILES[task]
-    assert in_truth == TRUTH_FILES[task] | {FIELDS[task]}
+    assert in_truth == TRUTH_FILES[task] | {FIELDS[task], TRUTH_DIGESTS_FILE}
+
+
+@pytest.mark.parametrize("task", GRIDS)
+def test_truth_says_which_images_it_belongs_to(phantom: Phantom, task: str) -> None:
+    lines = (phantom.truth / task / TRUTH_DIGESTS_FILE).read_text().splitlines()
+    images = sorted((phantom.data / task).glob("*.nii.gz"))
+    expected = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.name}" for p in images]
+    assert lines == expected
 
 
 @pytest.mark.parametrize("task", GRIDS)
@@ -198,7 +208,7 @@ def test_bytes_depend_neither_on_workers_nor_on_the_number_of_pairs(
 ) -> None:
     for folder in (phantom.data, phantom.truth):
         for path in (folder / "task_01").iterdir():
-            if path.name != "pairs_val.csv":
+            if path.name not in ("pairs_val.csv", TRUTH_DIGESTS_FILE):
                 assert interrupted.files[path.name] == path.read_bytes(), path.name
 
 
