@@ -15,7 +15,7 @@ from harness.probe.realtime import Precision
 from harness.runner.inside import InsideReport, parse_report
 from harness.store import PairRecord, RunDirectory, RunRecord, TaskRecord, WitnessRecord
 from harness.text import harmless_line
-from harness.timing import PairTiming, time_pairs, time_task
+from harness.timing import UNCOVERED_ADVICE, PairTiming, time_pairs, time_task
 from harness.verdict import Cut, Evidence, judge
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def make_record(
         )
     )
     warnings = [*verdict.warnings, *_witness_warnings(pairs, trace, inside, lost)]
+    warnings += _uncovered_warnings(plan, timings)
     if inside_problem is not None:
         warnings.append(inside_problem)
     return RunRecord(
@@ -127,7 +128,8 @@ def _unseen(
 
 def _modified_on_trace_clock(collected: dict[str, CollectedField]) -> dict[str, int]:
     """File times on the trace's clock. They tick coarsely and lag, so they never run ahead."""
-    offset_ns = time.time_ns() - time.monotonic_ns()
+    monotonic_ns = time.monotonic_ns()  # read first: an interruption then makes files seem older
+    offset_ns = time.time_ns() - monotonic_ns
     return {
         key: field.modified_ns - offset_ns
         for key, field in collected.items()
@@ -214,6 +216,7 @@ def _task_record(
         median_runtime_s=sums.median_runtime_s if sums else None,
         makespan_per_pair_s=sums.makespan_per_pair_s if sums else None,
         overlap_ratio=sums.overlap_ratio if sums else None,
+        uncovered_s=sums.uncovered_s if sums else None,
     )
 
 
@@ -226,6 +229,17 @@ def _inside_report(run_dir: RunDirectory) -> tuple[InsideReport | None, str | No
     if report is None:
         return None, "the runtimes that the container reported could not be read"
     return report, None
+
+
+def _uncovered_warnings(plan: Plan, timings: tuple[PairTiming, ...]) -> Iterator[str]:
+    for found in plan.tasks:
+        sums = time_task(found.task.name, timings)
+        if sums is not None and sums.is_much_uncovered:
+            makespan_s = sums.makespan_per_pair_s * sums.timed_pairs
+            yield (
+                f"{sums.task}: {sums.uncovered_s:.1f} of the {makespan_s:.1f} s from its first "
+                f"opened file to its last field belong to no pair; {UNCOVERED_ADVICE}"
+            )
 
 
 def _witness_warnings(

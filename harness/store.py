@@ -94,7 +94,8 @@ class PairRecord(_Record):
 
 
 class TaskRecord(_Record):
-    """One task of a run. ``overlap_ratio`` is 1.0 when its pairs came one after the other."""
+    """One task of a run. ``overlap_ratio`` is 1.0 when its pairs came one after the other;
+    ``uncovered_s`` is the time between its first access and its last field that no pair covers."""
 
     name: str
     attempted: bool
@@ -103,6 +104,7 @@ class TaskRecord(_Record):
     median_runtime_s: float | None = None
     makespan_per_pair_s: float | None = None
     overlap_ratio: float | None = None
+    uncovered_s: float | None = None
 
 
 class WitnessRecord(_Record):

@@ -13,6 +13,7 @@ import typer.main
 
 from harness import cli, errors
 from harness.store import RunStatus
+from harness.timing import ADVICE, Flag
 from tests.tiny import ZERO, write_challenge, write_data, write_image, write_method
 
 REPOSITORY = Path(__file__).parents[2]
@@ -72,6 +73,19 @@ def test_run_for_machines(team: Path) -> None:
     assert record["engine"] == "process"
     assert len(record["pairs"]) == 4
     assert record["accuracy"] == []
+
+
+def test_flags_are_explained_once_however_many_pairs_have_them(team: Path) -> None:
+    scan = (
+        "import glob\n"
+        "for name in glob.glob(os.environ['HARNESS_DATA_DIR'] + '/task_0?/img*'):\n"
+        "    open(name).close()\n"
+    )
+    write_method(team, scan + ZERO)
+    done = harness("run", "--challenge", "tiny.yaml", cwd=team)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("overlapped") == 3  # in the table
+    assert done.stderr.count(ADVICE[Flag.OVERLAPPED]) == 1
 
 
 def test_failed_run_says_why(team: Path) -> None:

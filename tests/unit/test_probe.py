@@ -332,6 +332,19 @@ def test_folder_removed_while_it_is_open_is_watched_again(spec: WatchSpec) -> No
     assert events_of(trace, Root.OUTPUT, FIELD) == [Event.CREATED, Event.CLOSED]
 
 
+def test_folder_in_the_place_of_an_empty_one_is_watched(spec: WatchSpec) -> None:
+    """rename(2) replaces an empty folder. Its name was watched already, and nothing that happened
+    in the new one was seen, with a complete trace."""
+    (spec.output_dir / "new").mkdir()
+    with Probe(spec) as probe:
+        (spec.output_dir / "new").rename(spec.output_dir / "task_01")
+        time.sleep(0.2)
+        (spec.output_dir / FIELD).write_bytes(b"1")
+        trace = probe.finish()
+    assert trace.complete
+    assert events_of(trace, Root.OUTPUT, FIELD) == [Event.CREATED, Event.CLOSED]
+
+
 def test_folder_replaced_by_a_link_is_not_watched(spec: WatchSpec, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (spec.output_dir / "late").mkdir()

@@ -3,7 +3,9 @@ image, 0.2 s to write a field."""
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+import subprocess
+import sys
+from pathlib import Path, PurePosixPath
 
 import pytest
 from hypothesis import given
@@ -214,6 +216,105 @@ def test_computing_first_and_replaying_the_reads_shows_in_the_sums() -> None:
     assert sums.makespan_per_pair_s == pytest.approx(SEQUENTIAL_S)
     assert sums.overlap_ratio > 1.5
 
+    assert [timing.key for timing in timings if Flag.REPLAYED in timing.flags] == [pairs[2].key]
+
+
+def all_pairs_of(images: int) -> list[Pair]:
+    return [make_pair(i, k) for i in range(images) for k in range(i + 1, images)]
+
+
+def test_most_of_a_replay_is_flagged_when_every_image_is_in_many_pairs() -> None:
+    """Ten pairs of five images: no more than five of them can be charged for the early reads."""
+    pairs = all_pairs_of(5)
+    script = Script()
+    for pair in pairs:
+        script.read(pair)
+        script.compute()
+    for pair in pairs:
+        script.open(pair.fixed, reading_s=0.0)
+        script.open(pair.moving, reading_s=0.0)
+        script.write(pair)
+    timings = script.timings(pairs)
+    short = {t.key for t in timings if t.runtime_s is not None and t.runtime_s < COMPUTE_S}
+    assert len(short) >= 5
+    assert {t.key for t in timings if Flag.REPLAYED in t.flags} == short
+
+
+@pytest.mark.parametrize("compiling_s", [0.0, 60.0])
+@pytest.mark.parametrize("scan", [False, True], ids=["", "headers first"])
+def test_shared_images_read_in_turn_are_no_replay(compiling_s: float, scan: bool) -> None:
+    """Not when the first pair takes long, nor when every file was opened before."""
+    pairs = all_pairs_of(5)
+    script = Script()
+    for pair in pairs if scan else []:
+        script.open(pair.fixed, reading_s=0.0)
+        script.open(pair.moving, reading_s=0.0)
+    for index, pair in enumerate(pairs):
+        script.read(pair)
+        script.compute()
+        script.now_s += compiling_s if index == 0 else 0.0
+        script.write(pair)
+    assert all(Flag.REPLAYED not in timing.flags for timing in script.timings(pairs))
+
+
+def test_header_read_again_to_save_is_flagged_and_not_rewarded_in_silence() -> None:
+    """All loaded ahead, and ``nibabel.load`` called once more for the affine of each field."""
+    pairs = all_pairs_of(4)
+    script = Script()
+    for pair in pairs:
+        script.read(pair)
+    for pair in pairs:
+        script.compute()
+        script.open(pair.fixed, reading_s=0.0)
+        script.open(pair.moving, reading_s=0.0)
+        script.write(pair)
+    timings = script.timings(pairs)
+    short = {t.key for t in timings if t.runtime_s is not None and t.runtime_s < COMPUTE_S}
+    assert short
+    assert {t.key for t in timings if Flag.REPLAYED in t.flags} == short
+
+
+def test_time_between_the_pairs_is_uncovered() -> None:
+    """Both pairs that own the images are done with at once; the third is computed when no clock
+    runs."""
+    pairs = [make_pair(1, 2), make_pair(2, 3), make_pair(1, 3)]
+    script = Script()
+    for pair in pairs[:2]:
+        script.read(pair)
+        script.write(pair)
+    script.compute()
+    script.read(pairs[2])
+    script.write(pairs[2])
+    sums = time_task("task_01", script.timings(pairs))
+    assert sums is not None
+    assert sums.uncovered_s == pytest.approx(COMPUTE_S)
+    assert sums.is_much_uncovered
+
+
+def test_a_little_time_between_the_pairs_is_no_reason_to_warn() -> None:
+    script = Script()
+    for pair in SEPARATE:
+        script.read(pair)
+        script.compute()
+        script.write(pair)
+        script.now_s += 1.0
+    sums = time_task("task_01", script.timings(SEPARATE))
+    assert sums is not None
+    assert sums.uncovered_s == pytest.approx(N - 1)
+    assert not sums.is_much_uncovered
+
+
+def test_another_tasks_pairs_cover_the_time_between_two() -> None:
+    one, other, late = make_pair(1, 2), make_pair(1, 2, "task_02"), make_pair(3, 4)
+    script = Script()
+    for pair in (one, other, late):
+        script.read(pair)
+        script.compute()
+        script.write(pair)
+    sums = time_task("task_01", script.timings([one, other, late]))
+    assert sums is not None
+    assert sums.uncovered_s == pytest.approx(0.0)
+
 
 def test_cached_inputs_start_the_clock_at_their_first_opening_ever() -> None:
     pairs = [make_pair(1, 2), make_pair(2, 1)]
@@ -268,6 +369,34 @@ def test_last_completed_write_finishes(events: list[Event], rewritten: bool) -> 
     assert (Flag.REWRITTEN in timing.flags) == rewritten
 
 
+MOVED_IN, MOVED_OUT = (2.0, Event.MOVED_IN), (3.0, Event.MOVED_OUT)
+EXCHANGED = [MOVED_IN, (2.000_02, Event.MOVED_OUT)]
+
+
+@pytest.mark.parametrize(
+    ("events", "finished_s"),
+    [
+        (EXCHANGED, 2.0),
+        ([(1.5, Event.CREATED), (1.6, Event.CLOSED), *EXCHANGED], 2.0),
+        ([*EXCHANGED, (4.0, Event.MOVED_IN)], 4.0),
+        ([*EXCHANGED, (4.0, Event.WRITTEN)], 4.0),  # under another name
+        ([*EXCHANGED, (4.0, Event.DELETED)], None),
+        ([MOVED_IN, MOVED_OUT], None),  # what is there is another file, which was not seen
+        ([(2.0, Event.CREATED), (2.0, Event.CLOSED), MOVED_OUT], None),
+        ([MOVED_IN, (2.0, Event.DELETED)], None),
+    ],
+)
+def test_field_that_left_and_is_there(
+    events: list[tuple[float, Event]], finished_s: float | None
+) -> None:
+    """An exchange of two names looks like moving in and out at once."""
+    pair = SEPARATE[0]
+    made = [file_event(1.0, Event.OPEN, pair.fixed)]
+    made += [file_event(t_s, event, pair.field) for t_s, event in events]
+    (timing,) = time_pairs([pair], make_trace(made), modified_ns={pair.key: 0})
+    assert timing.finished_ns == (None if finished_s is None else round(finished_s * 1e9))
+
+
 def test_content_changed_after_the_last_close() -> None:
     pair = SEPARATE[0]
     trace = make_trace(
@@ -293,8 +422,21 @@ def test_pairs_of_other_tasks_overlap_too() -> None:
     assert second.exclusive_s == pytest.approx(WRITE_S)
 
 
-def test_every_flag_has_advice() -> None:
+def test_every_flag_has_a_sentence_of_advice() -> None:
     assert set(ADVICE) == set(Flag)
+    for advice in ADVICE.values():
+        assert not advice.endswith(".")  # one sentence, after the flag's name
+        assert ". " not in advice
+        assert len(advice) < 300
+
+
+def test_drawn_timeline_shows_what_the_rule_gives() -> None:
+    repository = Path(__file__).parents[2]
+    drawn = subprocess.run(
+        [sys.executable, repository / "scripts/draw_timeline.py"], check=True, capture_output=True
+    )
+    committed = (repository / "docs/timing.svg").read_bytes()
+    assert drawn.stdout == committed, "scripts/draw_timeline.py > docs/timing.svg"
 
 
 def test_no_timed_pair_gives_no_sums() -> None:
