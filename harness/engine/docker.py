@@ -118,15 +118,17 @@ class DockerEngine:
                 if error.status_code != 400:
                     raise
                 raise _missing(reference, reason(error)) from error
-        config = image.attrs.get("Config") or {}
-        if not (config.get("Entrypoint") or config.get("Cmd")):
-            raise BuildError(
-                f"image {reference}: expected a program to run, found neither ENTRYPOINT nor CMD; "
-                "add ENTRYPOINT to its Dockerfile"
-            )
         return Image(id=str(image.id), reference=reference)
 
     def prepare(self, spec: RunSpec) -> ContainerExecution:
+        """Raises BuildError for an image that names no program to run."""
+        with engine_errors(f"looking at the image {spec.image.reference}"):
+            config = self._client.images.get(spec.image.id).attrs.get("Config") or {}
+        if not (spec.arguments or config.get("Entrypoint") or config.get("Cmd")):
+            raise BuildError(
+                f"image {spec.image.reference}: expected a program to run, found neither "
+                "ENTRYPOINT nor CMD; add ENTRYPOINT to its Dockerfile"
+            )
         return ContainerExecution(self._client, spec)
 
     def sweep(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -444,3 +445,15 @@ def test_the_sdk_sees_nothing_of_ours_left(client: DockerClient, engine: DockerE
         except docker.errors.APIError:
             continue
     assert mine == []
+
+
+def test_image_that_names_no_program(engine: DockerEngine, base: str, folder: Path) -> None:
+    """It is the team's to mend, and was once blamed on the machine."""
+    (folder / "Dockerfile").write_text(f"FROM {base}\nENTRYPOINT []\nCMD []\n")
+    image = engine.build(folder, tag=f"l2r-harness-test-idle-{os.getpid()}")
+    try:
+        spec = dataclasses.replace(shell_spec(image, folder, ""), arguments=())
+        with pytest.raises(BuildError, match="neither ENTRYPOINT nor CMD"):
+            engine.prepare(spec)
+    finally:
+        engine._client.images.remove(image.id, force=True)

@@ -67,4 +67,4 @@ def test_asked_for_docker_it_is_an_error(team: Path, command: str) -> None:
     done = harness(command, "--engine", "docker", *options, cwd=team)
     assert done.returncode == BaseImageUnavailable.exit_code
     assert NOWHERE in done.stderr
-    assert not (team / "runs").exists()
+    assert list((team / "runs").glob("local/*")) == []
