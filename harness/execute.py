@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import os
 import time
@@ -13,13 +14,13 @@ from typing import TYPE_CHECKING
 from harness.collect import tree_use
 from harness.engine.base import BindMount, Engine, EngineName, Execution, ExitState, RunSpec
 from harness.errors import DataError, EngineError, OutputError, ProbeError
-from harness.probe.client import Probe
+from harness.probe.realtime import Precision
 from harness.probe.trace import FileEvent, Placement, Root, Trace, TraceTail
-from harness.probe.watch import WatchSpec
 from harness.record import INSIDE_REPORT, Ended, make_record
 from harness.runner.settings import CHALLENGE_VARIABLE, INSIDE_REPORT_VARIABLE
 from harness.timing import time_pairs
 from harness.verdict import Cut
+from harness.witness import cpus_left, reserved_cpu, start_witness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from harness.challenge.model import Limits, Mount
     from harness.collect import TreeUse
     from harness.plan import Plan
+    from harness.probe.client import Probe
     from harness.store import RunDirectory, RunRecord
 
 _POLL_S = 0.1
@@ -73,9 +75,11 @@ def execute(
     with _only_reader(plan.data_dir):
         on_progress(Progress(step=Step.WARMING))
         _warm_cache(plan)
-        with Probe(_watch_spec(plan, run_dir)) as probe:
-            ended = _run_to_its_end(plan, engine, run_dir, on_progress)
+        with start_witness(plan, engine, run_dir) as probe:
+            spec = _run_spec(plan, engine, run_dir, cpuset=cpus_left(engine, probe))
+            ended = _run_to_its_end(plan, engine, run_dir, spec, on_progress)
             trace = _finish(probe)
+    ended = dataclasses.replace(ended, reserved_cpu=reserved_cpu(probe))
     on_progress(Progress(step=Step.COLLECTING))
     try:
         record = make_record(plan, engine.info, run_dir, ended, trace)
@@ -128,7 +132,7 @@ def _finish(probe: Probe) -> Trace:
         return probe.finish()
     except ProbeError as error:
         return Trace(
-            placement=Placement.HOST,
+            placement=probe.header.placement,
             precision=probe.header.precision,
             events=(),
             lost=(f"the trace is unreadable: {error}",),
@@ -143,18 +147,9 @@ def _warm_cache(plan: Plan) -> None:
                 continue
 
 
-def _watch_spec(plan: Plan, run_dir: RunDirectory) -> WatchSpec:
-    return WatchSpec(
-        placement=Placement.HOST,
-        trace=run_dir.growing_trace,
-        data_dir=plan.data_dir,
-        output_dir=run_dir.output_dir,
-        inputs=tuple(path for pair in plan.pairs for path in pair.inputs),
-        fields=tuple(pair.field for pair in plan.pairs),
-    )
-
-
-def _run_spec(plan: Plan, engine: Engine, run_dir: RunDirectory) -> RunSpec:
+def _run_spec(
+    plan: Plan, engine: Engine, run_dir: RunDirectory, *, cpuset: tuple[int, ...] | None
+) -> RunSpec:
     contract = plan.challenge.container
     output_target = next(mount.target for mount in contract.mounts if mount.source == "output")
     mounts = [_bind(mount, plan, run_dir) for mount in contract.mounts]
@@ -179,6 +174,7 @@ def _run_spec(plan: Plan, engine: Engine, run_dir: RunDirectory) -> RunSpec:
         log_path=run_dir.log_path,
         arguments=contract.arguments,
         environment=environment,
+        cpuset=cpuset,
     )
 
 
@@ -192,6 +188,7 @@ def _run_to_its_end(
     plan: Plan,
     engine: Engine,
     run_dir: RunDirectory,
+    spec: RunSpec,
     on_progress: Callable[[Progress], None],
 ) -> Ended:
     """Start the submission and stay with it. An engine that fails on the way is recorded."""
@@ -200,7 +197,7 @@ def _run_to_its_end(
     cut: Cut | None = None
     failure: str | None = None
     try:
-        with engine.prepare(_run_spec(plan, engine, run_dir)) as execution:
+        with engine.prepare(spec) as execution:
             execution.start()
             started = time.monotonic()
             on_progress(Progress(step=Step.STARTED))
@@ -251,16 +248,22 @@ def _live_pairs(
 ) -> Iterator[Callable[[], None]]:
     """A function that reports the fields completed since it was last called."""
     tail = TraceTail(run_dir.growing_trace)
-    header = tail.header()
     events: list[FileEvent] = []
     announced: set[str] = set()
 
     def look() -> None:
-        new = [record for record in tail.new_records() if isinstance(record, FileEvent)]
+        try:
+            new = [record for record in tail.new_records() if isinstance(record, FileEvent)]
+        except ProbeError:  # what is wrong with the trace will be recorded when the run has ended
+            return
         events.extend(new)
         if not any(event.root is Root.OUTPUT for event in new):
             return
-        seen = Trace(placement=header.placement, precision=header.precision, events=tuple(events))
+        seen = Trace(
+            placement=Placement.HOST,  # only the events matter here
+            precision=Precision.PLAIN,
+            events=tuple(events),
+        )
         for timing in time_pairs(plan.pairs, seen):
             if timing.finished_ns is not None and timing.key not in announced:
                 announced.add(timing.key)

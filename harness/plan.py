@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,11 +14,25 @@ if TYPE_CHECKING:
     from harness.engine.base import Image
 
 
+REFERENCE_IMAGE = "l2r_submission"  # what the repository's folder builds; holds the probe
+
+
+class WitnessChoice(StrEnum):
+    """Where the witness runs. AUTO: beside the harness where the engine's containers share its
+    kernel, else in a container beside the submission's."""
+
+    AUTO = "auto"
+    HOST = "host"
+    SIDECAR = "sidecar"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What to run on what: nothing of it is looked up again later.
 
-    ``challenge_file`` is None for a built-in challenge.
+    ``challenge_file`` is None for a built-in challenge. ``witness_image`` is needed only for a
+    witness in a container. ``realtime`` is False only where a witness
+    without real-time scheduling is wanted, for tests and benchmarks.
     """
 
     challenge: Challenge
@@ -26,6 +41,9 @@ class Plan:
     tasks: tuple[TaskPairs, ...]
     image: Image
     submission: str
+    witness: WitnessChoice = WitnessChoice.AUTO
+    witness_image: str = REFERENCE_IMAGE
+    realtime: bool = True
 
     @property
     def pairs(self) -> tuple[Pair, ...]:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from harness import __version__
 from harness.challenge.field_file import FieldState
 from harness.collect import CollectedField, collect_field, read_small_file
-from harness.probe.realtime import Precision
 from harness.runner.inside import InsideReport, parse_report
 from harness.store import PairRecord, RunDirectory, RunRecord, TaskRecord, WitnessRecord
 from harness.text import harmless_line
@@ -30,9 +29,6 @@ INSIDE_REPORT = PurePosixPath(".inside_report.json")  # in the output folder
 _INSIDE_REPORT_MAX_BYTES = 8 << 20
 _MAX_TOLD_CHARACTERS = 300
 
-# Worst error of a runtime by the witness's scheduling: docs/timing.md.
-_WORST_ERROR_S = {Precision.FIFO: 0.002, Precision.PLAIN: 0.025}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
@@ -42,6 +38,7 @@ class Ended:
     cut: Cut | None
     failure: str | None
     duration_s: float
+    reserved_cpu: int | None = None
 
 
 def make_record(
@@ -104,7 +101,13 @@ def make_record(
         blame=verdict.blame,
         exit_code=None if ended.exit is None else ended.exit.exit_code,
         duration_s=ended.duration_s,
-        witness=WitnessRecord(precision=trace.precision, complete=not lost, lost=lost),
+        witness=WitnessRecord(
+            placement=trace.placement,
+            precision=trace.precision,
+            complete=not lost,
+            lost=lost,
+            reserved_cpu=ended.reserved_cpu,
+        ),
         tasks=tuple(_task_record(found, pairs, timings, touched) for found in plan.tasks),
         pairs=pairs,
         warnings=tuple(warnings),
@@ -252,7 +255,7 @@ def _witness_warnings(
         yield "the witness missed events, so these runtimes cannot be ranked: " + "; ".join(lost)
     if inside is None:
         return
-    tolerance_s = _WORST_ERROR_S[trace.precision] + _WORST_ERROR_S[inside.precision]
+    tolerance_s = trace.precision.worst_error_s + inside.precision.worst_error_s
     for pair in pairs:
         if pair.runtime_s is None or pair.inside_runtime_s is None:
             continue

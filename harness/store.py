@@ -27,6 +27,7 @@ from harness.challenge.model import Limits
 from harness.engine.base import EngineName
 from harness.errors import Blame, OutputError
 from harness.probe.realtime import Precision
+from harness.probe.trace import Placement
 from harness.timing import Flag
 
 if TYPE_CHECKING:
@@ -108,11 +109,16 @@ class TaskRecord(_Record):
 
 
 class WitnessRecord(_Record):
-    """How far the runtimes can be trusted. They may be ranked only when ``complete``."""
+    """How far the runtimes can be trusted. They may be ranked only when ``complete``.
 
+    ``reserved_cpu``: the CPU that was the witness's alone; None when there was none.
+    """
+
+    placement: Placement = Placement.HOST
     precision: Precision
     complete: bool
     lost: tuple[str, ...] = ()
+    reserved_cpu: int | None = None
 
 
 class RunRecord(_Record):
@@ -140,6 +146,11 @@ class RunRecord(_Record):
     tasks: tuple[TaskRecord, ...]
     pairs: tuple[PairRecord, ...]
     warnings: tuple[str, ...] = ()
+
+    def ranked_runtime_s(self, pair: PairRecord) -> float | None:
+        """The runtime that may be ranked: of a valid field, by a witness that missed nothing."""
+        valid = pair.field_state is FieldState.VALID
+        return pair.runtime_s if valid and self.witness.complete else None
 
     def task(self, name: str) -> TaskRecord:
         return next(task for task in self.tasks if task.name == name)

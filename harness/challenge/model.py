@@ -210,7 +210,9 @@ class ContainerContract(_Model):
 class Limits(_Model):
     """What a run may use. Sizes in bytes, durations in seconds.
 
-    The deadline of a run is ``setup_time_s + pair_time_s * pairs``.
+    The deadline of a run is ``setup_time_s + pair_time_s * pairs``. ``reserve_cpu`` allows the
+    harness to keep one of several CPUs from the submission, for a witness that gets no real-time
+    scheduling.
     """
 
     memory_bytes: Bytes = Field(alias="memory")
@@ -220,6 +222,7 @@ class Limits(_Model):
     pair_time_s: Seconds = Field(alias="pair_time")
     output_bytes: Bytes = Field(alias="output_size")
     log_bytes: Bytes = Field(alias="log_size")
+    reserve_cpu: bool = True
 
     def deadline_s(self, n_pairs: int) -> float:
         return self.setup_time_s + self.pair_time_s * n_pairs

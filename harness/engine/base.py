@@ -41,7 +41,8 @@ class BindMount:
 class RunSpec:
     """One execution: everything an engine must know, and nothing a submission may change.
 
-    ``log_path`` receives stdout and stderr, at most ``limits.log_bytes`` of them.
+    ``log_path`` receives stdout and stderr, at most ``limits.log_bytes`` of them. ``cpuset``: the
+    only CPUs it may run on; None for all.
     """
 
     image: Image
@@ -51,6 +52,19 @@ class RunSpec:
     log_path: Path
     arguments: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    cpuset: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HelperSpec:
+    """A program of the harness's own in a container. ``command`` replaces the image's entry point;
+    with ``realtime`` it may ask for real-time scheduling, where the engine can grant that."""
+
+    image: Image
+    name: str
+    command: tuple[str, ...]
+    mounts: tuple[BindMount, ...] = ()
+    realtime: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +100,25 @@ class Execution(Protocol):
         """Ask, then kill after ``grace_s``; returns once it is gone."""
 
 
+class Helper(Protocol):
+    """A helper's streams and its end. Everything raises EngineError when the engine fails."""
+
+    def start(self) -> None: ...
+
+    def send(self, line: bytes) -> None: ...
+
+    def read_line(self, timeout_s: float) -> bytes:
+        """The next line of stdout; empty when it ended. Raises TimeoutError."""
+
+    @property
+    def complaint(self) -> str:
+        """The end of what it wrote to stderr before its stdout ended."""
+
+    def end(self, timeout_s: float) -> int | None:
+        """Close stdin and see it gone, by force after ``timeout_s``; its exit code, -n for signal
+        n. None when it did not run (any more)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EngineInfo:
     """What is recorded of an engine with each run. ``isolation`` is a line for people."""
@@ -98,6 +131,9 @@ class EngineInfo:
 class Engine(Protocol):
     @property
     def info(self) -> EngineInfo: ...
+
+    def cpus(self) -> tuple[int, ...]:
+        """Numbers of the CPUs that a run can have."""
 
     def build(
         self,
@@ -117,6 +153,12 @@ class Engine(Protocol):
         """An image that is already here. Raises ImageMissing."""
 
     def prepare(self, spec: RunSpec) -> Execution: ...
+
+    def shares_our_kernel(self, find_image: Callable[[], Image]) -> bool:
+        """Can what containers do to files be seen from here? In doubt a container of the image,
+        any with Python, is asked for its kernel's boot ID."""
+
+    def helper(self, spec: HelperSpec) -> Helper: ...
 
     def sweep(self) -> tuple[str, ...]:
         """Remove what dead harnesses left behind (only ours); returns the names removed."""

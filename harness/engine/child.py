@@ -117,10 +117,15 @@ class ChildExecution:
         environment = child_environment(
             self._spec, method=self._method, home=self._home, mark=self._mark
         )
+        cpuset = self._spec.cpuset
         log = CappedLog(self._spec.log_path, self._spec.limits.log_bytes)
         try:
             self._child = subprocess.Popen(
-                [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *self._command],
+                [
+                    *(sys.executable, "-I", "-S", leash.__file__, str(os.getpid())),
+                    leash.ALL_CPUS if cpuset is None else ",".join(map(str, cpuset)),
+                    *self._command,
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

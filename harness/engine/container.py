@@ -83,6 +83,7 @@ def container_arguments(spec: RunSpec, *, name: str, owner: Owner) -> dict[str, 
         "memswap_limit": limits.memory_bytes,  # memory and swap together: no swap
         "shm_size": limits.shared_memory_bytes,
         "pids_limit": limits.processes,
+        "cpuset_cpus": None if spec.cpuset is None else ",".join(map(str, spec.cpuset)),
         "ulimits": [Ulimit(name="core", soft=0, hard=0)],  # core dumps would fill the disk
         # An init reaps what a submission leaves behind, and lets SIGTERM end one that has a shell
         # for its main process.

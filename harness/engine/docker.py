@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import docker
 import docker.errors
 from docker.context import ContextAPI
 from docker.utils import parse_host
 
+from harness.engine import kernel
 from harness.engine.api import (
     API_FAILURES,
     CONNECT_TIMEOUT_S,
@@ -19,8 +20,9 @@ from harness.engine.api import (
     engine_errors,
     reason,
 )
-from harness.engine.base import EngineInfo, EngineName, Image
+from harness.engine.base import EngineInfo, EngineName, HelperSpec, Image
 from harness.engine.container import ContainerExecution, remove_container
+from harness.engine.helper import HelperContainer
 from harness.engine.image_build import (
     BASE_ARGUMENT,
     OFFLINE_BASE,
@@ -31,7 +33,7 @@ from harness.engine.owner import OWNER_LABEL, Owner
 from harness.errors import BuildError, EngineError, EngineMissing, EngineUnreachable, ImageMissing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from docker import DockerClient
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_BOOT_ID_TIMEOUT_S = 60.0
 _UNIX = "http+unix://"  # as the SDK spells the address of a socket file
 _ISOLATION = (
     "container: no network, no capabilities, data read-only, memory, processes and log limited"
@@ -53,9 +56,14 @@ _LOST = (
 class DockerEngine:
     """See :class:`harness.engine.base.Engine`."""
 
-    def __init__(self, client: DockerClient, version: str) -> None:
+    def __init__(self, client: DockerClient, facts: Mapping[str, Any]) -> None:
+        """``facts``: what the engine says of itself and its machine (``docker info``)."""
         self._client = client
-        self._info = EngineInfo(name=EngineName.DOCKER, version=version, isolation=_ISOLATION)
+        self._facts = facts
+        self._our_kernel: bool | None = None
+        self._info = EngineInfo(
+            name=EngineName.DOCKER, version=str(facts["ServerVersion"]), isolation=_ISOLATION
+        )
 
     @classmethod
     def connect(cls) -> DockerEngine:
@@ -68,11 +76,11 @@ class DockerEngine:
                 if host and not os.environ.get("DOCKER_HOST")
                 else docker.from_env(timeout=CONNECT_TIMEOUT_S)
             )
-            version = str(client.version()["Version"])
+            facts = client.info()
         except (*API_FAILURES, OSError) as error:
             raise connect_error(error, host) from error
         client.api.timeout = REQUEST_TIMEOUT_S
-        return cls(client, version)
+        return cls(client, facts)
 
     def close(self) -> None:
         """Close the connections to the engine; runs that are under way lose theirs."""
@@ -81,6 +89,12 @@ class DockerEngine:
     @property
     def info(self) -> EngineInfo:
         return self._info
+
+    def cpus(self) -> tuple[int, ...]:
+        count = int(self._facts["NCPU"])
+        ours = sorted(os.sched_getaffinity(0))
+        # Only their number is told. Where it is ours, so are most likely the CPUs.
+        return tuple(ours if len(ours) == count else range(count))
 
     def build(
         self,
@@ -130,6 +144,30 @@ class DockerEngine:
                 "ENTRYPOINT nor CMD; add ENTRYPOINT to its Dockerfile"
             )
         return ContainerExecution(self._client, spec)
+
+    def shares_our_kernel(self, find_image: Callable[[], Image]) -> bool:
+        if self._our_kernel is None:
+            self._our_kernel = kernel.told_by(self._facts)
+        if self._our_kernel is None:
+            self._our_kernel = self._boot_id(find_image()) == kernel.boot_id()
+        return self._our_kernel
+
+    def _boot_id(self, image: Image) -> str:
+        spec = HelperSpec(image=image, name="boot-id", command=kernel.READ_BOOT_ID)
+        helper = self.helper(spec)
+        helper.start()
+        try:
+            return helper.read_line(_BOOT_ID_TIMEOUT_S).decode(errors="replace").strip()
+        except TimeoutError as error:
+            raise EngineError(
+                f"a container of {image.reference} did not tell its kernel's boot ID within "
+                f"{_BOOT_ID_TIMEOUT_S:.0f} s"
+            ) from error
+        finally:
+            helper.end(_BOOT_ID_TIMEOUT_S)
+
+    def helper(self, spec: HelperSpec) -> HelperContainer:
+        return HelperContainer(self._client, spec)
 
     def sweep(self) -> tuple[str, ...]:
         with engine_errors("looking for containers that a dead harness left behind"):

@@ -8,6 +8,7 @@ Memory and processes are sampled, so a quick peak can slip through, which a cont
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ from harness.errors import BuildError, EngineError, ImageMissing
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harness.engine.base import RunSpec
+    from harness.engine.base import Helper, HelperSpec, RunSpec
 
 METHOD_FOLDER = "method"
 RUNNER = (sys.executable, "-P", "-m", "harness.runner")  # -P: not the working directory's modules
@@ -46,6 +47,9 @@ class ProcessEngine:
             version=f"Python {platform.python_version()}",
             isolation="none: the method is a process of yours, with your rights and your network",
         )
+
+    def cpus(self) -> tuple[int, ...]:
+        return tuple(sorted(os.sched_getaffinity(0)))
 
     def build(
         self,
@@ -76,6 +80,12 @@ class ProcessEngine:
                 f"{folder / METHOD_FOLDER} has changed since it was identified; start again"
             )
         return ChildExecution(spec, self._command, method=folder / METHOD_FOLDER)
+
+    def shares_our_kernel(self, find_image: Callable[[], Image]) -> bool:  # noqa: ARG002
+        return True
+
+    def helper(self, spec: HelperSpec) -> Helper:
+        raise EngineError(f"{spec.name}: without a container engine there are no containers")
 
     def sweep(self) -> tuple[str, ...]:
         """End what is left of runs whose harness died; only their first process died with it."""

@@ -2,35 +2,114 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import select
+import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Protocol, Self
 
 import harness
-from harness.errors import ProbeError
+from harness.errors import EngineError, ProbeError
 from harness.probe.trace import Header, Trace, read_trace
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from harness.probe.watch import WatchSpec
 
+PROBE_MODULE = "harness.probe"
+
 _READY_TIMEOUT_S = 30.0
 _END_TIMEOUT_S = 30.0
+_COMPLAINT_CHARS = 300
+
+
+class Program(Protocol):
+    """A started ``python -m harness.probe``, wherever it runs: its standard streams and its end."""
+
+    def start(self) -> None: ...
+
+    def send(self, line: bytes) -> None: ...
+
+    def read_line(self, timeout_s: float) -> bytes:
+        """The next line of stdout; empty when it ended. Raises TimeoutError."""
+
+    @property
+    def complaint(self) -> str:
+        """What it wrote to stderr; known once it has ended."""
+
+    def end(self, timeout_s: float) -> int | None:
+        """Close stdin and see the program gone, by force after ``timeout_s``; its exit code, -n for
+        signal n. None when it does not run (any more)."""
+
+
+class ChildProgram:
+    """The probe as a child process on this machine."""
+
+    # -P: a file in the working directory must not stand in for a module of the probe's.
+    def __init__(self, command: Sequence[str] = (sys.executable, "-P", "-m", PROBE_MODULE)) -> None:
+        self._command = list(command)
+        self._process: subprocess.Popen[bytes] | None = None
+        self.complaint = ""
+
+    @property
+    def pid(self) -> int:
+        return self._running().pid
+
+    def start(self) -> None:
+        pipe = subprocess.PIPE
+        environment = {**os.environ, "PYTHONPATH": _search_path()}
+        self._process = subprocess.Popen(
+            self._command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment
+        )
+
+    def send(self, line: bytes) -> None:
+        stdin = _pipe(self._running().stdin)
+        stdin.write(line)
+        stdin.flush()
+
+    def read_line(self, timeout_s: float) -> bytes:
+        stdout = _pipe(self._running().stdout)
+        ready, _, _ = select.select([stdout], [], [], timeout_s)
+        if not ready:
+            raise TimeoutError
+        return stdout.readline()
+
+    def end(self, timeout_s: float) -> int | None:
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        with process:  # closes the pipes
+            try:
+                _, stderr = process.communicate(timeout=timeout_s)
+                self.complaint = stderr.decode(errors="replace").strip()
+            except subprocess.TimeoutExpired:
+                process.kill()
+            return process.wait()
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise ProbeError("the witness does not run")
+        return self._process
 
 
 class Probe:
     """A running probe. On entering, it watches already; ``finish`` returns what it saw.
 
-    Leaving it without ``finish`` ends the probe and keeps the trace as far as it got.
+    Leaving it without ``finish`` ends the probe and keeps the trace as far as it got. ``trace`` is
+    where this process reads the trace, when that is not where the probe writes it.
     """
 
-    def __init__(self, spec: WatchSpec) -> None:
-        self._spec = spec
-        self._process: subprocess.Popen[bytes] | None = None
+    def __init__(
+        self, spec: WatchSpec, program: Program | None = None, *, trace: Path | None = None
+    ) -> None:
+        self.spec = spec
+        self._program = program or ChildProgram()
+        self._trace = trace or spec.trace
 
     def __enter__(self) -> Self:
         self.start()
@@ -46,63 +125,56 @@ class Probe:
 
     def start(self) -> None:
         """Returns once every event from now on will be seen. Raises ProbeError."""
-        self._process = subprocess.Popen(
-            # -P: else modules would first be looked for in the current folder, which may be a
-            # team's, with a json.py of its own.
-            [sys.executable, "-P", "-m", "harness.probe"],
-            env={**os.environ, "PYTHONPATH": _search_path()},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
         try:
-            self.header = self._await_ready(self._process)
+            self._program.start()
+            self.header = self._await_ready()
         except BaseException:
             self._end()
             raise
 
-    @property
-    def pid(self) -> int:
-        """Process ID of the running probe."""
-        if self._process is None:
-            raise ProbeError("the witness does not run")
-        return self._process.pid
-
     def finish(self) -> Trace:
         """End the watch and read the trace back."""
-        self._end()
-        return read_trace(self._spec.trace)
+        problem = self._end()
+        trace = read_trace(self._trace)
+        if problem is None:
+            return trace
+        return dataclasses.replace(trace, lost=(*trace.lost, f"the witness: {problem}"))
 
-    def _await_ready(self, process: subprocess.Popen[bytes]) -> Header:
-        stdin, stdout = _pipe(process.stdin), _pipe(process.stdout)
-        stdin.write(self._spec.model_dump_json().encode() + b"\n")
-        stdin.flush()
-        ready, _, _ = select.select([stdout], [], [], _READY_TIMEOUT_S)
-        if not ready:
-            raise ProbeError(f"the witness was not ready within {_READY_TIMEOUT_S:.0f} s")
-        line = stdout.readline()
+    def _end(self) -> str | None:
+        """What was wrong with the program's end. Does nothing when it has ended already."""
+        try:
+            exit_code = self._program.end(_END_TIMEOUT_S)
+        except EngineError as error:
+            return str(error)
+        return _how_it_ended(exit_code, self._program.complaint)
+
+    def _await_ready(self) -> Header:
+        try:
+            self._program.send(self.spec.model_dump_json().encode() + b"\n")
+            line = self._program.read_line(_READY_TIMEOUT_S)
+        except TimeoutError as error:
+            raise ProbeError(
+                f"the witness was not ready within {_READY_TIMEOUT_S:.0f} s"
+            ) from error
+        except BrokenPipeError:
+            line = b""
         if not line:
-            reason = _pipe(process.stderr).read().decode(errors="replace").strip()
+            problem = self._end()
             raise ProbeError(
                 "the witness of file accesses could not start: "
-                f"{reason.splitlines()[-1] if reason else 'it gave no reason'}"
+                f"{problem or 'it ended and gave no reason'}"
             )
         return Header.model_validate_json(line)
 
-    def _end(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        if process.stdin is not None:
-            process.stdin.close()
-        try:
-            process.wait(_END_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        for pipe in (process.stdout, process.stderr):
-            if pipe is not None:
-                pipe.close()
+
+def _how_it_ended(exit_code: int | None, complaint: str) -> str | None:
+    """What was wrong with a program's end, None when nothing was."""
+    if not exit_code:
+        return None
+    if exit_code < 0:
+        return f"ended by {signal.Signals(-exit_code).name}"
+    words = f": {complaint.splitlines()[-1][:_COMPLAINT_CHARS]}" if complaint else ""
+    return f"ended with exit code {exit_code}{words}"
 
 
 def _search_path() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
+import errno
 import os
 import struct
 from dataclasses import dataclass
@@ -28,7 +28,12 @@ IN_DONT_FOLLOW = 0x0200_0000
 IN_ISDIR = 0x4000_0000
 
 _EVENT_HEADER = struct.Struct("iIII")  # wd, mask, cookie, length of the name
-_libc = ctypes.CDLL(ctypes.util.find_library("c") or None, use_errno=True)
+# What these errors mean here is not what the system's own text says ("No space left on device").
+_LIMITS = {
+    errno.ENOSPC: "the limit of watches is reached (sysctl fs.inotify.max_user_watches)",
+    errno.EMFILE: "the limit of watchers is reached (sysctl fs.inotify.max_user_instances)",
+}
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,11 @@ def add_watch(descriptor: int, path: Path, mask: int) -> int:
     return watch
 
 
+def remove_watch(descriptor: int, watch: int) -> None:
+    """Events that are pending still come, and IN_IGNORED last. One that is gone is no error."""
+    _libc.inotify_rm_watch(descriptor, watch)
+
+
 def decode(buffer: bytes) -> Iterator[RawEvent]:
     """The events in what one ``read`` of the descriptor returned."""
     offset = 0
@@ -69,4 +79,4 @@ def decode(buffer: bytes) -> Iterator[RawEvent]:
 
 def _os_error(what: str) -> OSError:
     code = ctypes.get_errno()
-    return OSError(code, os.strerror(code), what)
+    return OSError(code, _LIMITS.get(code) or os.strerror(code), what)

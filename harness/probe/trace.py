@@ -47,7 +47,11 @@ class Event(StrEnum):
 
 
 class Placement(StrEnum):
+    """Where a probe runs: beside the harness, in a container beside the submission's, or inside the
+    submission's own container (whose word is only compared)."""
+
     HOST = "host"
+    SIDECAR = "sidecar"
     CONTAINER = "container"
 
 
@@ -108,13 +112,6 @@ class TraceTail:
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb")
         self._rest = b""
-
-    def header(self) -> Header:
-        """The trace's first line, which is there once the probe is ready."""
-        record = _parse(self._file.readline())
-        if not isinstance(record, Header):
-            raise ProbeError(f"expected a trace that begins with its header, found {record!r}")
-        return record
 
     def new_records(self) -> list[Header | FileEvent | End]:
         *lines, self._rest = (self._rest + self._file.read()).split(b"\n")

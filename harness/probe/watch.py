@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 
 from harness.probe import inotify
-from harness.probe.realtime import become_punctual, follow_watcher
+from harness.probe.realtime import Precision, become_punctual, follow_watcher
 from harness.probe.trace import End, Event, FileEvent, Header, Placement, Root, to_line
 
 if TYPE_CHECKING:
@@ -54,11 +54,16 @@ _EVENTS = {
     inotify.IN_MOVED_FROM: Event.MOVED_OUT,
     inotify.IN_DELETE: Event.DELETED,
 }
+_COMPLETIONS = frozenset({Event.CLOSED, Event.MOVED_IN})
 
 
 class WatchSpec(BaseModel):
     """What to watch. ``inputs`` and ``fields`` are paths relative to ``data_dir`` and
     ``output_dir``; events of other files are left out, however many a submission makes.
+
+    All paths are as the probe sees them. ``spare_cpu`` is a CPU that the submission can be kept
+    off: where real-time scheduling is refused the probe moves there. Without ``realtime`` it is as
+    if it were refused (for tests and benchmarks).
 
     ``max_events``: some hundred for each of a thousand pairs. A submission can make millions, and
     each takes memory and time where the trace is read.
@@ -73,6 +78,8 @@ class WatchSpec(BaseModel):
     inputs: tuple[PurePosixPath, ...]
     fields: tuple[PurePosixPath, ...]
     max_events: int = 100_000
+    realtime: bool = True
+    spare_cpu: int | None = None
 
 
 class Watcher:
@@ -97,6 +104,11 @@ class Watcher:
         self._pending: list[tuple[int, bytes]] = []
         self._work: queue.SimpleQueue[list[tuple[int, bytes]] | None] = queue.SimpleQueue()
         self._lost: list[str] = []
+        # Fields that lay in a folder when its watch began, and fields whose completion was seen,
+        # each with the number of the watch. A later watch has a higher number.
+        self._found: dict[str, int] = {}
+        self._completed: dict[str, int] = {}
+        self._realtime = False
         self._written = 0
         self._is_full = False
         self._inotify = inotify.open_inotify()
@@ -109,7 +121,7 @@ class Watcher:
     def run(self, trace: IO[bytes], control: int, announce: IO[bytes]) -> None:
         """Watch and write ``trace`` until ``control`` reports its end; one line to ``announce``
         once every event from now on will be seen."""
-        precision = become_punctual()
+        precision = become_punctual(realtime=self._spec.realtime, spare_cpu=self._spec.spare_cpu)
         header = Header(
             placement=self._spec.placement, precision=precision, t_ns=time.monotonic_ns()
         )
@@ -117,6 +129,7 @@ class Watcher:
         trace.flush()
         announce.write(to_line(header))
         announce.flush()
+        self._realtime = precision is Precision.FIFO
         writer = threading.Thread(target=self._write, args=(trace,), name="writer")
         writer.start()
         poll = select.poll()
@@ -134,6 +147,7 @@ class Watcher:
         self._hand_over()
         self._work.put(None)
         writer.join()
+        self._note_fields_completed_unseen()
         end = End(t_ns=time.monotonic_ns(), events=self._written, lost=tuple(self._lost))
         trace.write(to_line(end))
         trace.flush()
@@ -187,7 +201,8 @@ class Watcher:
         while somebody has it open, keeps its watch. The kernel knows which folder it is.
         """
         try:
-            if not self._add(Root.OUTPUT, folder):
+            watch = self._add(Root.OUTPUT, folder)
+            if watch is None:
                 return
             names = [path.name for path in (self._spec.output_dir / folder).iterdir()]
         except OSError as error:
@@ -198,10 +213,16 @@ class Watcher:
             if path in self._field_folders:
                 self._adopt(path)
             elif str(path) in self._expected[Root.OUTPUT]:
+                self._found[str(path)] = watch
+                self._watch_field(path)
+
+    def _note_fields_completed_unseen(self) -> None:
+        for path, watch in sorted(self._found.items()):
+            if self._completed.get(path, 0) < watch:
                 self._lose(f"{path}: written before its new folder could be watched")
 
-    def _add(self, root: Root, folder: PurePosixPath) -> bool:
-        """False when this very folder is watched already."""
+    def _add(self, root: Root, folder: PurePosixPath) -> int | None:
+        """The watch's number; None when this very folder is watched already."""
         base, mask = (
             (self._spec.data_dir, _DATA_MASK)
             if root is Root.DATA
@@ -210,7 +231,7 @@ class Watcher:
         watch = inotify.add_watch(self._inotify, base / folder, mask)
         is_new = watch not in self._folders
         self._folders[watch] = (root, folder)
-        return is_new
+        return watch if is_new else None
 
     def _lose(self, reason: str) -> None:
         """Each reason once: a submission may give us the same one a million times."""
@@ -224,7 +245,8 @@ class Watcher:
 
     def _write(self, trace: IO[bytes]) -> None:
         """The writer thread: until it is handed None."""
-        follow_watcher()
+        if self._realtime:
+            follow_watcher()
         while (batch := self._work.get()) is not None:
             try:
                 self._write_batch(trace, batch)
@@ -267,6 +289,7 @@ class Watcher:
             return
         for path in sorted(self._files[raw.watch]):
             if t_ns - self._closed_ns.get(path, 0) > _SAME_CLOSE_NS:
+                self._completed[path] = raw.watch
                 yield FileEvent(t_ns=t_ns, event=Event.WRITTEN, root=Root.OUTPUT, path=path)
 
     def _interpret_folder(self, t_ns: int, raw: RawEvent) -> Iterator[FileEvent]:
@@ -284,4 +307,6 @@ class Watcher:
         kind = next(event for bit, event in _EVENTS.items() if raw.mask & bit)
         if kind is Event.CLOSED:
             self._closed_ns[path] = t_ns
+        if kind in _COMPLETIONS:
+            self._completed[path] = raw.watch
         yield FileEvent(t_ns=t_ns, event=kind, root=root, path=path)

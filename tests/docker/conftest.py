@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import uuid
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import docker.errors
@@ -17,7 +19,6 @@ from tests.tiny import tiny_challenge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from docker import DockerClient
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     MakeRun = Callable[..., ContainerExecution]
 
 MIB = 2**20
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -90,6 +92,15 @@ def shell_image(
     entry = json.dumps(["sh", "-c"])
     (folder / "Dockerfile").write_text(f"FROM {base}\nENTRYPOINT {entry}\n")
     return engine.build(folder, tag=tags.new())
+
+
+@pytest.fixture(scope="session")
+def reference_image(engine: DockerEngine, client: DockerClient) -> Iterator[Image]:
+    """The repository's own image, under a name of this test run's own."""
+    tag = f"l2r-harness-test-reference-{os.getpid()}"
+    image = engine.build(REPOSITORY, tag=tag)
+    yield image
+    client.images.remove(tag, force=True)
 
 
 @pytest.fixture

@@ -66,15 +66,6 @@ def no_container_left(client: DockerClient, tmp_path: Path) -> Iterator[None]:
     assert left == []
 
 
-@pytest.fixture(scope="session")
-def reference_image(engine: DockerEngine, client: DockerClient) -> Iterator[Image]:
-    """The repository's own image, under a name of this test run's own."""
-    tag = f"l2r-harness-test-reference-{os.getpid()}"
-    image = engine.build(REPOSITORY, tag=tag)
-    yield image
-    client.images.remove(tag, force=True)
-
-
 def run(
     engine: DockerEngine,
     image: Image,

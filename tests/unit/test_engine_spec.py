@@ -23,7 +23,7 @@ from tests.tiny import tiny_challenge
 MIB = 2**20
 
 
-def spec(**changes: str) -> RunSpec:
+def spec(**changes: object) -> RunSpec:
     given = RunSpec(
         image=Image(id="sha256:" + "a" * 64, reference="l2r_submission"),
         name="local/2021 run",
@@ -53,6 +53,12 @@ class TestContainerArguments:
         assert found["memswap_limit"] == found["mem_limit"], "equal means: no swap"
         assert found["shm_size"] == 64 * MIB
         assert found["pids_limit"] == 256
+
+    def test_cpus(self) -> None:
+        owner = Owner.current()
+        kept_off = container_arguments(spec(cpuset=(0, 1, 2)), name="l2r-x", owner=owner)
+        assert kept_off["cpuset_cpus"] == "0,1,2"
+        assert arguments()["cpuset_cpus"] is None
 
     def test_isolation(self) -> None:
         found = arguments()

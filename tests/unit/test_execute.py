@@ -19,12 +19,14 @@ from harness.engine.process import ProcessEngine
 from harness.errors import Blame
 from harness.execute import Progress, Step, execute
 from harness.plan import Plan
+from harness.probe.realtime import Precision
 from harness.runner.inside import parse_report
 from harness.store import RunDirectory, RunRecord, RunStatus
 from harness.timing import Flag
 from tests.tiny import ZERO, tiny_challenge, write_challenge, write_data, write_method
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -40,6 +42,8 @@ def run(
     members: str = "",
     yaml_changes: tuple[tuple[str, str], ...] = (),
     progress: list[Progress] | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    realtime: bool = True,
 ) -> tuple[RunRecord, RunDirectory]:
     """One run of a method with this ``register`` body."""
     folder = write_method(tmp_path / "team", body, members=members)
@@ -54,10 +58,11 @@ def run(
         tasks=read_pairs(challenge, data_dir),
         image=engine.build(folder, tag="tiny"),
         submission="team",
+        realtime=realtime,
     )
     run_dir = RunDirectory.create(tmp_path / "runs", "team")
-    seen = [] if progress is None else progress
-    return execute(plan, engine, run_dir, seen.append), run_dir
+    on_progress = on_progress if progress is None else progress.append
+    return execute(plan, engine, run_dir, on_progress), run_dir
 
 
 def states(record: RunRecord) -> list[FieldState]:
@@ -292,3 +297,71 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path, data_dir: Path) -> None:
         assert record["status"] == "interrupted"
         assert [p["field_state"] for p in record["pairs"]][:2] == ["valid", "missing"]
         assert (tmp_path / "submission/task_01/disp_0001_0001.npz").is_file()
+
+
+def test_submission_is_kept_off_the_cpu_of_a_witness_without_real_time(
+    tmp_path: Path, data_dir: Path
+) -> None:
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2:
+        pytest.skip("needs two CPUs")
+    seen = tmp_path / "cpus"
+    body = f"open({str(seen)!r}, 'w').write(repr(sorted(os.sched_getaffinity(0))))\n" + ZERO
+    record, _ = run(tmp_path, body, realtime=False)
+    assert record.witness.precision is Precision.RESERVED_CPU
+    assert record.witness.reserved_cpu == cpus[-1]
+    assert seen.read_text() == repr(cpus[:-1])
+
+
+def test_challenge_may_forbid_to_reserve_a_cpu(tmp_path: Path, data_dir: Path) -> None:
+    seen = tmp_path / "cpus"
+    body = f"open({str(seen)!r}, 'w').write(repr(sorted(os.sched_getaffinity(0))))\n" + ZERO
+    forbid = (("log_size: 64KiB", "log_size: 64KiB\n  reserve_cpu: false"),)
+    record, _ = run(tmp_path, body, yaml_changes=forbid, realtime=False)
+    assert record.witness.precision is Precision.PLAIN
+    assert record.witness.reserved_cpu is None
+    assert seen.read_text() == repr(sorted(os.sched_getaffinity(0)))
+
+
+def test_probe_killed_during_the_run_costs_the_ranking_not_the_fields(
+    tmp_path: Path, data_dir: Path
+) -> None:
+    """Killed in the middle of the second pair: every field is kept, the reason is stored."""
+
+    def kill(progress: Progress) -> None:
+        if progress.step is Step.FIELD_WRITTEN and progress.done == 1:
+            probes = [
+                child for child in psutil.Process().children() if "harness.probe" in child.cmdline()
+            ]
+            probes[0].kill()
+
+    record, run_dir = run(tmp_path, "time.sleep(0.5)\n" + ZERO, on_progress=kill)
+    assert record.status is RunStatus.SUCCEEDED
+    assert states(record) == [FieldState.VALID] * 4
+    assert not record.witness.complete
+    assert "the witness: ended by SIGKILL" in record.witness.lost
+    assert any("was not seen" in reason for reason in record.witness.lost)
+    assert record.pairs[0].runtime_s is not None
+    assert [record.ranked_runtime_s(pair) for pair in record.pairs] == [None] * 4
+    assert run_dir.read_record() == record
+
+
+def test_valid_field_that_nobody_saw_completed_makes_the_witness_incomplete(
+    tmp_path: Path, data_dir: Path
+) -> None:
+    """A field that comes with its folder, complete, by rename."""
+    body = (
+        "if pair.fixed_id == 1:\n"
+        "    output = os.environ['HARNESS_OUTPUT_DIR']\n"
+        "    os.rename(output + '/task_02', output + '/aside')\n"
+        "    for name in ('disp_0007_0008', 'disp_0008_0009'):\n"
+        "        np.savez_compressed(output + f'/aside/{name}.npz',"
+        " np.zeros((3, 8, 6, 10), np.float16))\n"
+        "    os.rename(output + '/aside', output + '/task_02')\n"
+        "if pair.fixed_id == 2:\n"
+        "    time.sleep(0.1); os._exit(0)\n" + ZERO
+    )
+    record, _ = run(tmp_path, body)
+    assert states(record)[2:] == [FieldState.VALID] * 2
+    assert not record.witness.complete
+    assert record.ranked_runtime_s(record.pairs[2]) is None

@@ -28,9 +28,10 @@ ALLOWED: dict[str, set[str]] = {
         *("challenge", "probe", "timing", "runner", "engine", "store", "verdict"),
         *("collect", "plan", "text"),
     },
+    "witness": {"errors", "challenge", "probe", "engine", "store", "plan"},
     "execute": {
         *("errors", "challenge", "probe", "timing", "runner", "engine", "store", "verdict"),
-        *("collect", "plan", "record"),
+        *("collect", "plan", "record", "witness"),
     },
     "evaluate": {"errors", "challenge"},
     "phantom": {"errors", "challenge"},

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.errors import ProbeError
-from harness.probe.client import Probe
+from harness.probe.client import ChildProgram, Probe
 from harness.probe.inotify import IN_OPEN, RawEvent, decode
+from harness.probe.realtime import Precision
 from harness.probe.trace import (
     End,
     Event,
@@ -286,6 +287,21 @@ def test_folder_that_arrives_with_its_field_makes_the_trace_incomplete(
     assert "late/disp.npz" in trace.lost[0]
 
 
+def test_field_that_was_being_written_when_its_folder_appeared_is_caught(
+    spec: WatchSpec, tmp_path: Path
+) -> None:
+    """It is there before the watch begins, but completed after."""
+    (tmp_path / "prepared").mkdir()
+    with Probe(spec) as probe, (tmp_path / "prepared/disp.npz").open("wb") as file:
+        (tmp_path / "prepared").rename(spec.output_dir / "late")
+        time.sleep(0.2)
+        file.write(b"1")
+        file.close()
+        trace = probe.finish()
+    assert trace.complete
+    assert events_of(trace, Root.OUTPUT, LATE_FIELD) == [Event.CLOSED]
+
+
 def test_removed_and_remade_folder_is_watched_again(spec: WatchSpec) -> None:
     with Probe(spec) as probe:
         shutil.rmtree(spec.output_dir / "task_01")
@@ -357,30 +373,33 @@ def test_folder_replaced_by_a_link_is_not_watched(spec: WatchSpec, tmp_path: Pat
 def test_overflow_of_the_queue_makes_the_trace_incomplete(spec: WatchSpec) -> None:
     """The probe is stopped while the kernel's queue fills up."""
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
-    with Probe(spec) as probe:
-        os.kill(probe.pid, signal.SIGSTOP)
+    child = ChildProgram()
+    with Probe(spec, child) as probe:
+        os.kill(child.pid, signal.SIGSTOP)
         for _ in range(limit // 2 + 10):  # two files in turn, so that events do not merge
             for path in (INPUT, OTHER_INPUT):
                 os.close(os.open(spec.data_dir / path, os.O_RDONLY))
-        os.kill(probe.pid, signal.SIGCONT)
+        os.kill(child.pid, signal.SIGCONT)
         trace = probe.finish()
     assert trace.lost == ("the kernel's queue of events overflowed",)
 
 
 def test_probe_that_died_leaves_an_incomplete_trace(spec: WatchSpec) -> None:
-    with Probe(spec) as probe:
+    child = ChildProgram()
+    with Probe(spec, child) as probe:
         os.close(os.open(spec.data_dir / INPUT, os.O_RDONLY))
         time.sleep(0.5)  # longer than the writer waits for more events
-        os.kill(probe.pid, signal.SIGKILL)
+        os.kill(child.pid, signal.SIGKILL)
         trace = probe.finish()
-    assert trace.lost == ("the witness ended early",)
+    assert trace.lost == ("the witness ended early", "the witness: ended by SIGKILL")
     assert events_of(trace, Root.DATA, INPUT) == [Event.OPEN]
 
 
 def test_probe_survives_ctrl_c_and_the_request_to_stop(spec: WatchSpec) -> None:
-    with Probe(spec) as probe:
+    child = ChildProgram()
+    with Probe(spec, child) as probe:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            os.kill(probe.pid, number)
+            os.kill(child.pid, number)
         os.close(os.open(spec.data_dir / INPUT, os.O_RDONLY))
         trace = probe.finish()
     assert trace.complete
@@ -405,10 +424,66 @@ def test_what_cannot_be_watched_is_said_before_the_run(spec: WatchSpec) -> None:
         pytest.fail("the probe must not become ready")
 
 
+def in_namespace(watches: int, instances: int = 8) -> ChildProgram:
+    """The probe in a user namespace of its own, whose limits are these."""
+    limits = "/proc/sys/user/max_inotify_"
+    script = (
+        f"echo {watches} > {limits}watches && echo {instances} > {limits}instances"
+        ' && exec "$0" -m harness.probe'
+    )
+    unshare = ["unshare", "--user", "--map-root-user", "sh", "-c"]
+    if not shutil.which("unshare") or subprocess.run([*unshare, "true"], check=False).returncode:
+        pytest.skip("this system lets nobody make user namespaces")
+    return ChildProgram([*unshare, script, sys.executable])
+
+
+def test_limit_of_watches_is_named_before_the_run(spec: WatchSpec) -> None:
+    with pytest.raises(ProbeError, match="max_user_watches"), Probe(spec, in_namespace(1)):
+        pytest.fail("the probe must not become ready")
+
+
+def test_limit_of_watchers_is_named_before_the_run(spec: WatchSpec) -> None:
+    with pytest.raises(ProbeError, match="max_user_instances"), Probe(spec, in_namespace(9, 0)):
+        pytest.fail("the probe must not become ready")
+
+
+def test_limit_of_watches_reached_during_the_run_makes_the_trace_incomplete(
+    spec: WatchSpec,
+) -> None:
+    """Three folders are there (inputs, output, first field), the fourth comes late."""
+    with Probe(spec, in_namespace(3)) as probe:
+        (spec.output_dir / "late").mkdir()
+        time.sleep(0.2)
+        trace = probe.finish()
+    assert len(trace.lost) == 1
+    assert trace.lost[0].startswith("late: appeared and could not be watched (the limit of watches")
+
+
+def test_without_real_time_scheduling_the_probe_is_plain(spec: WatchSpec) -> None:
+    with Probe(spec.model_copy(update={"realtime": False})) as probe:
+        assert probe.header.precision is Precision.PLAIN
+
+
+def test_without_real_time_scheduling_the_probe_moves_to_the_spare_cpu(spec: WatchSpec) -> None:
+    cpu = min(os.sched_getaffinity(0))
+    child = ChildProgram()
+    changes = {"realtime": False, "spare_cpu": cpu}
+    with Probe(spec.model_copy(update=changes), child) as probe:
+        assert probe.header.precision is Precision.RESERVED_CPU
+        for thread in Path(f"/proc/{child.pid}/task").iterdir():
+            assert os.sched_getaffinity(int(thread.name)) == {cpu}
+
+
+def test_spare_cpu_that_is_not_there_leaves_the_probe_plain(spec: WatchSpec) -> None:
+    changes = {"realtime": False, "spare_cpu": 5000}
+    with Probe(spec.model_copy(update=changes)) as probe:
+        assert probe.header.precision is Precision.PLAIN
+
+
 def test_tail_reads_what_is_written_while_it_grows(spec: WatchSpec) -> None:
     with Probe(spec) as probe:
         tail = TraceTail(spec.trace)
-        assert tail.header() == probe.header
+        assert tail.new_records() == [probe.header]
         assert tail.new_records() == []
         (spec.output_dir / FIELD).write_bytes(b"1")
         deadline = time.monotonic() + 10
