@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import sys
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,23 +16,34 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness import __version__, console
+from harness.cache import CacheMode
 from harness.challenge.field_file import FieldState, read_field
 from harness.challenge.model import DEFAULT_CHALLENGE, builtin_names, load_challenge
 from harness.challenge.pairs import check_data
 from harness.collect import check_writable, publish_fields
+from harness.compare import compare
 from harness.doctor import Level, examine
 from harness.engine.choose import choose_engine
 from harness.engine.process import ProcessEngine
-from harness.errors import BaseImageUnavailable, DataError, HarnessError, ImageMissing
-from harness.execute import execute
+from harness.errors import (
+    BaseImageUnavailable,
+    DataError,
+    HarnessError,
+    ImageMissing,
+    Interrupted,
+)
 from harness.plan import REFERENCE_IMAGE, Plan, WitnessChoice
+from harness.repeat import EndedRun, execute_times, published, worst_exit_code
+from harness.spread import summarise
 from harness.store import LOCAL_SUBMISSION, PairRecord, RunDirectory, RunRecord, RunStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
     from harness.engine.base import Engine, Image
     from harness.evaluate.accuracy import PairAccuracy
+    from harness.execute import Progress
 
 IMAGE_TAG = REFERENCE_IMAGE  # the challenge's own build line uses it
 
@@ -68,6 +80,7 @@ TruthOption = Annotated[
         show_default=False,
     ),
 ]
+RunsOption = Annotated[Path, typer.Option("--runs", help="Folder that keeps every run.")]
 BaseImageOption = Annotated[
     str | None,
     typer.Option("--base-image", help="Image to build on instead of the Dockerfile's default."),
@@ -108,13 +121,32 @@ def run(
     submission: Annotated[
         Path, typer.Option("--submission", help="Folder that receives the fields.")
     ] = Path("submission"),
-    runs: Annotated[Path, typer.Option("--runs", help="Folder that keeps every run.")] = Path(
-        "runs"
-    ),
+    runs: RunsOption = Path("runs"),
     challenge: ChallengeOption = DEFAULT_CHALLENGE,
     base_image: BaseImageOption = None,
+    cache: Annotated[
+        CacheMode,
+        typer.Option(
+            "--cache",
+            help="warm: read all inputs once before the submission starts. cold: drop them from "
+            "the page cache. The record says which one applied.",
+        ),
+    ] = CacheMode.WARM,
+    repeat: Annotated[
+        int,
+        typer.Option(
+            "--repeat",
+            min=1,
+            max=100,
+            help="Run it so many times, each in a fresh container, and say how runtimes vary.",
+        ),
+    ] = 1,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the run record as JSON instead of tables.")
+        bool,
+        typer.Option(
+            "--json",
+            help="Print the run record (of several runs: their summary) as JSON, not as tables.",
+        ),
     ] = False,
     witness: Annotated[
         WitnessChoice,
@@ -124,7 +156,8 @@ def run(
     """Dry-run a submission: register all pairs, witness their runtimes, check their fields.
 
     Exit code 0: every field of every attempted task is valid. 40-46 and 130: how the run ended
-    instead. 10-35: why it could not begin. docs/exit-codes.md lists them.
+    instead (of several runs, the highest). 10-35: why it could not begin. docs/exit-codes.md lists
+    them.
     """
     rules = load_challenge(challenge)
     data = data.resolve()
@@ -140,7 +173,6 @@ def run(
     chosen, image = _engine_and_image(engine, source, base_image)
     for name in chosen.sweep():
         console.note(f"removed {name}, left behind by a harness that was killed")
-    run_dir = RunDirectory.create(runs.resolve(), LOCAL_SUBMISSION)
     plan = Plan(
         challenge=rules,
         challenge_file=None if challenge in builtin_names() else Path(challenge).resolve(),
@@ -149,24 +181,33 @@ def run(
         image=image,
         submission=LOCAL_SUBMISSION,
         witness=witness,
+        cache=cache,
     )
-    console.show_plan(plan, chosen.info, run_dir)
-    with console.RunView(len(plan.pairs)) as view:
-        record = execute(plan, chosen, run_dir, view.update)
-    accuracy = _accuracy(plan, record, run_dir, truth)
+    ended, failure = _execute_times(plan, chosen, runs.resolve(), repeat)
+    first, shown = ended[0], published(ended)
+    accuracy = _accuracy(plan, shown.record, shown.directory, truth)
+    summary = None
+    if repeat > 1:
+        summary = summarise([one.record for one in ended], asked=repeat)
+        first.directory.write_repeat(summary)
     if as_json:
-        console.out.file.write(_to_json(record, accuracy) + "\n")
+        text = summary.model_dump_json(indent=1) if summary else _to_json(shown.record, accuracy)
+        console.out.file.write(text + "\n")
     else:
         titles = {found.task.name: found.task.title for found in tasks}
-        console.show_result(record, accuracy, titles)
-    if record.status is not RunStatus.SUCCEEDED:
-        console.show_log_tail(run_dir)
-    console.show_ending(record, accuracy, run_dir, to_stderr=as_json)
-    kept = run_dir.path / "replaced"
-    if publish_fields(run_dir.fields_dir, submission, kept):
+        console.show_result(shown.record, accuracy, titles)
+    if shown.record.status is not RunStatus.SUCCEEDED:
+        console.show_log_tail(shown.directory)
+    console.show_ending(shown.record, accuracy, shown.directory, to_stderr=as_json)
+    if summary is not None:
+        console.show_repeats(summary, first.directory, shown.record.run_id, to_stderr=as_json)
+    kept = shown.directory.path / "replaced"
+    if publish_fields(shown.directory.fields_dir, submission, kept):
         console.note(f"  fields in {submission}/ that no run had made were moved to {kept}")
-    console.tell(_where_fields_are(record, submission), to_stderr=as_json)
-    raise typer.Exit(record.status.exit_code)
+    console.tell(_where_fields_are(shown.record, submission), to_stderr=as_json)
+    if failure is not None:
+        raise failure
+    raise typer.Exit(worst_exit_code(ended))
 
 
 @app.command()
@@ -195,6 +236,21 @@ def build(
         return
     if chosen.info.name.value == EngineOption.DOCKER:
         console.note(f"image {tag} is ready: {image.id}")
+
+
+@app.command("compare")
+def compare_runs(
+    first: Annotated[str, typer.Argument(help="A run directory, or the id of a dry run.")],
+    second: Annotated[str, typer.Argument(help="The run to hold against it.")],
+    runs: RunsOption = Path("runs"),
+) -> None:
+    """Show the runtimes of two runs pair by pair, and warn about what makes them incomparable.
+
+    Warnings: other machine, challenge, cache, image or precision; a run that failed, whose witness
+    missed events, or whose machine did other work.
+    """
+    records = [RunDirectory.find(name, runs).read_record() for name in (first, second)]
+    console.show_comparison(compare(*records))
 
 
 @app.command()
@@ -232,6 +288,38 @@ def doctor() -> None:
         console.show_finding(finding)
         worst = max(worst, finding.level)
     raise typer.Exit(1 if worst is Level.FAILURE else 0)
+
+
+def _execute_times(
+    plan: Plan, engine: Engine, runs_dir: Path, times: int
+) -> tuple[list[EndedRun], HarnessError | None]:
+    """The runs that ended, and why the next one could not begin, if so.
+
+    What ended is worth showing, whatever stopped the rest. Raises when nothing did.
+    """
+
+    @contextmanager
+    def view(directory: RunDirectory, index: int) -> Iterator[Callable[[Progress], None]]:
+        if index == 1:
+            console.show_plan(plan, engine.info, directory)
+        if times > 1:
+            console.show_turn(directory, index, times)
+        with console.RunView(len(plan.pairs)) as running:
+            yield running.update
+
+    ended: list[EndedRun] = []  # filled one by one: those before an error must not be lost
+    try:
+        for one in execute_times(plan, engine, runs_dir, times, view):
+            ended.append(one)
+    except KeyboardInterrupt:
+        if not ended:
+            raise
+        return ended, Interrupted("interrupted")
+    except HarnessError as error:
+        if not ended:
+            raise
+        return ended, error
+    return ended, None
 
 
 def _engine_and_image(

@@ -19,7 +19,15 @@ from harness.challenge.quantity import format_bytes
 from harness.doctor import Finding, Level
 from harness.execute import Progress as RunProgress
 from harness.execute import Step
-from harness.store import PairRecord, RunDirectory, RunRecord, RunStatus, TaskRecord
+from harness.store import (
+    PairRecord,
+    PairSpread,
+    RepeatSummary,
+    RunDirectory,
+    RunRecord,
+    RunStatus,
+    TaskRecord,
+)
 from harness.text import harmless
 from harness.timing import ADVICE, Flag
 
@@ -28,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from harness.compare import Comparison
     from harness.engine.base import EngineInfo
     from harness.evaluate.accuracy import PairAccuracy
     from harness.plan import Plan
@@ -109,7 +118,7 @@ def show_plan(plan: Plan, info: EngineInfo, run_dir: RunDirectory) -> None:
         ("method", f"{plan.image.reference}  {_short(plan.image.id)}"),
         ("engine", f"{info.name} ({info.version})"),
         ("isolation", info.isolation),
-        ("data", f"{_relative(plan.data_dir)}: {tasks}"),
+        ("data", f"{_relative(plan.data_dir)}: {tasks}, {plan.cache} cache"),
         ("limits", _limits(plan.challenge.limits, plan.deadline_s)),
         ("run", f"{_relative(run_dir.path)}/"),
     )
@@ -150,6 +159,8 @@ class RunView(AbstractContextManager["RunView"]):
         match progress.step:
             case Step.WARMING:
                 self._say("reading the inputs once, so that every pair starts from a warm cache")
+            case Step.COOLING:
+                self._say("dropping the inputs from the page cache, so that each is read anew")
             case Step.STARTED:
                 self._say("started")
                 self._bar.update(self._task, description="registering")
@@ -192,14 +203,77 @@ def show_ending(
 ) -> None:
     """Verdict, warnings with what to change, and where things are."""
     _show_flags(record.pairs)
+    alone = record.repeat is None  # of several, the summary warns
+    for text in record.contamination.evidence if alone else ():
+        warn(f"the machine was not the submission's alone: {text}")
     for text in (*record.warnings, *_accuracy_advice(accuracy)):
         warn(text)
     target = err if to_stderr else out
     style = "green" if record.status is RunStatus.SUCCEEDED else "red"
     target.print(f"[{style}]{record.status.replace('_', ' ')}[/]: {escape(record.reason)}")
     target.print(f"  times   {_PRECISION[record.witness.precision]}")
+    verdict = record.contamination.verdict or "not judged: too short a run, or no way to tell"
+    target.print(f"  machine {escape(verdict)}")
     where = f"{_relative(run_dir.path)}/  (run.json, trace.jsonl.gz, log.txt, fields/)"
     target.print(f"  record  {escape(where)}")
+
+
+def show_turn(run_dir: RunDirectory, index: int, times: int) -> None:
+    err.print(f"  [bold]run {index} of {times}[/]  {escape(_relative(run_dir.path))}/")
+
+
+def show_repeats(
+    summary: RepeatSummary, first: RunDirectory, shown: str, *, to_stderr: bool
+) -> None:
+    """How runtimes vary, what to know of it, and whose fields were published."""
+    target = err if to_stderr else out
+    if not to_stderr:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("pair", no_wrap=True)
+        for name in ("median", "shortest", "longest", "spread"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("95 % interval", no_wrap=True)
+        for pair in summary.pairs:
+            table.add_row(
+                pair.key,
+                *map(_seconds, (pair.median_s, pair.shortest_s, pair.longest_s)),
+                "-" if pair.spread_ratio is None else f"{100 * pair.spread_ratio:.1f} %",
+                _interval(pair),
+            )
+        out.print()
+        out.print(table)
+        out.print()
+    for text in summary.warnings:
+        warn(text)
+    ended = summary.statuses.count(RunStatus.SUCCEEDED)
+    target.print(f"{ended} of {summary.asked} runs succeeded; the fields are those of run {shown}")
+    target.print(f"  summary {escape(_relative(first.repeat_path))}")
+
+
+def _interval(pair: PairSpread) -> str:
+    if pair.interval_s is None:
+        return "-"
+    low_s, high_s = pair.interval_s
+    return f"{low_s:.3f} to {high_s:.3f} s ({pair.interval_of})"
+
+
+def show_comparison(comparison: Comparison) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("pair", no_wrap=True)
+    for name in ("first", "second", "second/first"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for pair in comparison.pairs:
+        table.add_row(pair.key, _seconds(pair.first_s), _seconds(pair.second_s), _ratio(pair.ratio))
+    out.print(table)
+    out.print(f"median ratio {_ratio(comparison.median_ratio)}")
+    for text in comparison.differences:
+        warn(f"not comparable, different {text}")
+    for text in comparison.doubts:
+        warn(text)
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def show_finding(finding: Finding) -> None:
@@ -263,7 +337,7 @@ def _task_lines(
         return head + ("not attempted, which is not a failure" if reached else "not reached")
     parts = [f"{task.valid_fields}/{task.pairs} fields"]
     if task.median_runtime_s is not None:
-        parts.append(f"median runtime {_seconds(task.median_runtime_s)}")
+        parts.append(f"median runtime {_seconds(task.median_runtime_s)}{_first_and_rest(task)}")
     if task.overlap_ratio is not None and task.makespan_per_pair_s is not None:
         parts.append(f"makespan/N {_seconds(task.makespan_per_pair_s)}")
         parts.append(f"overlap {task.overlap_ratio:.2f}")
@@ -271,6 +345,12 @@ def _task_lines(
     if accuracy:
         lines += f"\n  {_mean_accuracy(accuracy)}"
     return lines
+
+
+def _first_and_rest(task: TaskRecord) -> str:
+    if task.first_runtime_s is None or task.median_rest_s is None:
+        return ""
+    return f" (first {_seconds(task.first_runtime_s)}, rest {_seconds(task.median_rest_s)})"
 
 
 def _mean_accuracy(values: Sequence[PairAccuracy]) -> str:

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from harness.cache import CacheMode, prepare_cache
 from harness.collect import tree_use
 from harness.engine.base import BindMount, Engine, EngineName, Execution, ExitState, RunSpec
 from harness.errors import DataError, EngineError, OutputError, ProbeError
+from harness.machine.fingerprint import take_fingerprint
+from harness.machine.samples import MachineWatch
 from harness.probe.realtime import Precision
 from harness.probe.trace import FileEvent, Placement, Root, Trace, TraceTail
-from harness.record import INSIDE_REPORT, Ended, make_record
+from harness.record import INSIDE_REPORT, Conditions, Ended, make_record
 from harness.runner.settings import CHALLENGE_VARIABLE, INSIDE_REPORT_VARIABLE
 from harness.timing import time_pairs
 from harness.verdict import Cut
@@ -30,14 +33,13 @@ if TYPE_CHECKING:
     from harness.collect import TreeUse
     from harness.plan import Plan
     from harness.probe.client import Probe
-    from harness.store import RunDirectory, RunRecord
+    from harness.store import RepeatRecord, RunDirectory, RunRecord
 
 _POLL_S = 0.1
-_OUTPUT_CHECK_S = 1.0
-_OUTPUT_CHECK_SHARE = 0.05  # of one processor, however much there is to look at
+_LOOK_S = 1.0  # between two looks at the output folder and the machine
+_OUTPUT_LOOK_SHARE = 0.05  # of one processor, however much there is to look at
 _MAX_OUTPUT_ENTRIES = 100_000  # files and folders
 _STOP_GRACE_S = 5.0
-_READ_BYTES = 1 << 20
 _CHALLENGE_TARGET = "/l2r/challenge.yaml"
 
 
@@ -45,6 +47,7 @@ class Step(StrEnum):
     """What just happened, for whoever shows progress."""
 
     WARMING = "warming"
+    COOLING = "cooling"
     STARTED = "started"
     FIELD_WRITTEN = "field_written"
     COLLECTING = "collecting"
@@ -65,6 +68,8 @@ def execute(
     engine: Engine,
     run_dir: RunDirectory,
     on_progress: Callable[[Progress], None] = lambda _: None,
+    *,
+    repeat: RepeatRecord | None = None,
 ) -> RunRecord:
     """Run the image over the pairs; the record, already stored.
 
@@ -72,17 +77,23 @@ def execute(
     or OutputError when the run could not even begin, OutputError when its record cannot be written.
     """
     _make_output(plan, run_dir)
+    machine = take_fingerprint(f"{engine.info.name} {engine.info.version}")
     with _only_reader(plan.data_dir):
-        on_progress(Progress(step=Step.WARMING))
-        _warm_cache(plan)
+        warm = plan.cache is CacheMode.WARM
+        on_progress(Progress(step=Step.WARMING if warm else Step.COOLING))
+        inputs = (plan.data_dir / path for pair in plan.pairs for path in pair.inputs)
+        cache = prepare_cache(plan.cache, inputs)
         with start_witness(plan, engine, run_dir) as probe:
             spec = _run_spec(plan, engine, run_dir, cpuset=cpus_left(engine, probe))
-            ended = _run_to_its_end(plan, engine, run_dir, spec, on_progress)
+            watch = MachineWatch()  # after the probe, whose work is ours
+            ended = _run_to_its_end(plan, engine, run_dir, spec, watch, on_progress)
+            contamination = watch.finish()
             trace = _finish(probe)
     ended = dataclasses.replace(ended, reserved_cpu=reserved_cpu(probe))
+    conditions = Conditions(cache=cache, machine=machine, contamination=contamination)
     on_progress(Progress(step=Step.COLLECTING))
     try:
-        record = make_record(plan, engine.info, run_dir, ended, trace)
+        record = make_record(plan, engine.info, run_dir, ended, trace, conditions, repeat=repeat)
         run_dir.compress_trace()
         run_dir.write_record(record)
     except OSError as error:
@@ -139,14 +150,6 @@ def _finish(probe: Probe) -> Trace:
         )
 
 
-def _warm_cache(plan: Plan) -> None:
-    """Read every input once, so that all pairs and all teams start from a warm page cache."""
-    for path in sorted({path for pair in plan.pairs for path in pair.inputs}):
-        with (plan.data_dir / path).open("rb") as file:
-            while file.read(_READ_BYTES):
-                continue
-
-
 def _run_spec(
     plan: Plan, engine: Engine, run_dir: RunDirectory, *, cpuset: tuple[int, ...] | None
 ) -> RunSpec:
@@ -189,6 +192,7 @@ def _run_to_its_end(
     engine: Engine,
     run_dir: RunDirectory,
     spec: RunSpec,
+    watch: MachineWatch,
     on_progress: Callable[[Progress], None],
 ) -> Ended:
     """Start the submission and stay with it. An engine that fails on the way is recorded."""
@@ -200,9 +204,9 @@ def _run_to_its_end(
         with engine.prepare(spec) as execution:
             execution.start()
             started = time.monotonic()
-            on_progress(Progress(step=Step.STARTED))
             try:
-                exit_state, cut = _stay(plan, run_dir, execution, started, on_progress)
+                on_progress(Progress(step=Step.STARTED))
+                exit_state, cut = _stay(plan, run_dir, execution, watch, started, on_progress)
             except KeyboardInterrupt:
                 exit_state, cut = None, Cut.INTERRUPTED
             if cut is not None:  # recorded first: stopping may fail, and that is not the reason
@@ -216,12 +220,13 @@ def _stay(
     plan: Plan,
     run_dir: RunDirectory,
     execution: Execution,
+    watch: MachineWatch,
     started: float,
     on_progress: Callable[[Progress], None],
 ) -> tuple[ExitState | None, Cut | None]:
     """Until the submission has ended by itself, or must be ended at a limit."""
     limits = plan.challenge.limits
-    next_look = started
+    next_look = next_output_look = started
     with _live_pairs(plan, run_dir, on_progress) as look:
         while (exit_state := execution.wait(_POLL_S)) is None:
             look()
@@ -229,11 +234,14 @@ def _stay(
             if now - started > plan.deadline_s:
                 return None, Cut.TIMED_OUT
             if now >= next_look:
-                use = tree_use(run_dir.output_dir, _MAX_OUTPUT_ENTRIES)
-                took_s = time.monotonic() - now
-                next_look = now + max(_OUTPUT_CHECK_S, took_s / _OUTPUT_CHECK_SHARE)
-                if _is_too_much(use, limits):
-                    return None, Cut.OUTPUT_LIMIT
+                next_look = now + _LOOK_S
+                watch.sample(execution.cpu_seconds())
+                if now >= next_output_look:
+                    use = tree_use(run_dir.output_dir, _MAX_OUTPUT_ENTRIES)
+                    took_s = time.monotonic() - now
+                    next_output_look = now + took_s / _OUTPUT_LOOK_SHARE
+                    if _is_too_much(use, limits):
+                        return None, Cut.OUTPUT_LIMIT
         look()
     return exit_state, None
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from harness.cache import CacheMode
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -44,6 +46,7 @@ class Plan:
     witness: WitnessChoice = WitnessChoice.AUTO
     witness_image: str = REFERENCE_IMAGE
     realtime: bool = True
+    cache: CacheMode = CacheMode.WARM
 
     @property
     def pairs(self) -> tuple[Pair, ...]:

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
+from statistics import median
 from typing import TYPE_CHECKING
 
 from harness import __version__
@@ -20,10 +21,14 @@ from harness.verdict import Cut, Evidence, judge
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from harness.cache import CacheRecord
     from harness.challenge.pairs import Pair, TaskPairs
     from harness.engine.base import EngineInfo, ExitState
+    from harness.machine.contamination import Contamination
+    from harness.machine.fingerprint import Fingerprint
     from harness.plan import Plan
     from harness.probe.trace import Trace
+    from harness.store import RepeatRecord
 
 INSIDE_REPORT = PurePosixPath(".inside_report.json")  # in the output folder
 _INSIDE_REPORT_MAX_BYTES = 8 << 20
@@ -41,8 +46,24 @@ class Ended:
     reserved_cpu: int | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What the machine was like when the submission ran."""
+
+    cache: CacheRecord
+    machine: Fingerprint
+    contamination: Contamination
+
+
 def make_record(
-    plan: Plan, engine: EngineInfo, run_dir: RunDirectory, ended: Ended, trace: Trace
+    plan: Plan,
+    engine: EngineInfo,
+    run_dir: RunDirectory,
+    ended: Ended,
+    trace: Trace,
+    conditions: Conditions,
+    *,
+    repeat: RepeatRecord | None = None,
 ) -> RunRecord:
     """Collects the fields on the way."""
     collected = {
@@ -82,8 +103,8 @@ def make_record(
     )
     warnings = [*verdict.warnings, *_witness_warnings(pairs, trace, inside, lost)]
     warnings += _uncovered_warnings(plan, timings)
-    if inside_problem is not None:
-        warnings.append(inside_problem)
+    doubts = (inside_problem, conditions.cache.warning)
+    warnings += [text for text in doubts if text is not None]
     return RunRecord(
         harness_version=__version__,
         run_id=run_dir.run_id,
@@ -108,8 +129,13 @@ def make_record(
             lost=lost,
             reserved_cpu=ended.reserved_cpu,
         ),
+        cache=conditions.cache,
+        machine=conditions.machine,
+        machine_digest=conditions.machine.digest,
+        contamination=conditions.contamination,
         tasks=tuple(_task_record(found, pairs, timings, touched) for found in plan.tasks),
         pairs=pairs,
+        repeat=repeat,
         warnings=tuple(warnings),
     )
 
@@ -209,6 +235,7 @@ def _task_record(
 ) -> TaskRecord:
     name = found.task.name
     sums = time_task(name, timings)
+    first_s, rest_s = _first_and_rest([timing for timing in timings if timing.task == name])
     return TaskRecord(
         name=name,
         attempted=name in attempted,
@@ -217,10 +244,28 @@ def _task_record(
             pair.task == name and pair.field_state is FieldState.VALID for pair in pairs
         ),
         median_runtime_s=sums.median_runtime_s if sums else None,
+        first_runtime_s=first_s,
+        median_rest_s=rest_s,
         makespan_per_pair_s=sums.makespan_per_pair_s if sums else None,
         overlap_ratio=sums.overlap_ratio if sums else None,
         uncovered_s=sums.uncovered_s if sums else None,
     )
+
+
+def _first_and_rest(timings: list[PairTiming]) -> tuple[float | None, float | None]:
+    """Runtime of the pair that finished first, and the median of the others; None: there is none.
+
+    The one that finished, not started, first: a loader that prefetches starts several at once.
+    """
+    in_order = sorted(
+        (timing.finished_ns, timing.runtime_s)
+        for timing in timings
+        if timing.finished_ns is not None and timing.runtime_s is not None
+    )
+    runtimes_s = [runtime_s for _, runtime_s in in_order]
+    if not runtimes_s:
+        return None, None
+    return runtimes_s[0], median(runtimes_s[1:]) if runtimes_s[1:] else None
 
 
 def _inside_report(run_dir: RunDirectory) -> tuple[InsideReport | None, str | None]:

@@ -7,6 +7,7 @@
       trace.jsonl.gz    what the witness saw
       log.txt           the submission's stdout and stderr, capped
       fields/task_0X/   the fields, as the submission wrote them
+      repeat.json       in the first run of a group that --repeat made: its summary
 """
 
 from __future__ import annotations
@@ -18,20 +19,24 @@ import shutil
 import subprocess
 import time
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from harness.cache import CacheRecord
 from harness.challenge.field_file import FieldState
 from harness.challenge.model import Limits
 from harness.engine.base import EngineName
 from harness.errors import Blame, OutputError
+from harness.machine.contamination import Contamination
+from harness.machine.fingerprint import Fingerprint
 from harness.probe.realtime import Precision
 from harness.probe.trace import Placement
 from harness.timing import Flag
 
 if TYPE_CHECKING:
-    from pathlib import Path, PurePosixPath
+    from pathlib import PurePosixPath
 
 _logger = logging.getLogger(__name__)
 
@@ -95,14 +100,20 @@ class PairRecord(_Record):
 
 
 class TaskRecord(_Record):
-    """One task of a run. ``overlap_ratio`` is 1.0 when its pairs came one after the other;
-    ``uncovered_s`` is the time between its first access and its last field that no pair covers."""
+    """One task of a run. ``overlap_ratio`` is 1.0 when its pairs came one after the other.
+
+    ``first_runtime_s`` is of the pair that finished first, which may have paid for what a method
+    prepares once; ``median_rest_s`` of all the others. ``uncovered_s`` is the time between the
+    task's first access and its last field that no pair covers.
+    """
 
     name: str
     attempted: bool
     pairs: int
     valid_fields: int
     median_runtime_s: float | None = None
+    first_runtime_s: float | None = None
+    median_rest_s: float | None = None
     makespan_per_pair_s: float | None = None
     overlap_ratio: float | None = None
     uncovered_s: float | None = None
@@ -119,6 +130,14 @@ class WitnessRecord(_Record):
     complete: bool
     lost: tuple[str, ...] = ()
     reserved_cpu: int | None = None
+
+
+class RepeatRecord(_Record):
+    """Which run of a group this is: 1 to ``of``. The group has the name of its first run."""
+
+    group: str
+    index: int
+    of: int
 
 
 class RunRecord(_Record):
@@ -143,8 +162,13 @@ class RunRecord(_Record):
     exit_code: int | None
     duration_s: float
     witness: WitnessRecord
+    cache: CacheRecord
+    machine: Fingerprint
+    machine_digest: str
+    contamination: Contamination
     tasks: tuple[TaskRecord, ...]
     pairs: tuple[PairRecord, ...]
+    repeat: RepeatRecord | None = None
     warnings: tuple[str, ...] = ()
 
     def ranked_runtime_s(self, pair: PairRecord) -> float | None:
@@ -154,6 +178,42 @@ class RunRecord(_Record):
 
     def task(self, name: str) -> TaskRecord:
         return next(task for task in self.tasks if task.name == name)
+
+
+class IntervalOf(StrEnum):
+    """What an interval bounds: see :mod:`harness.spread`."""
+
+    MEDIAN = "median"
+    MEAN = "mean"
+
+
+class PairSpread(_Record):
+    """One pair over several runs. ``runtimes_s``: one a run, None where there is none that counts;
+    ``spread_ratio`` from the shortest to the longest, as a share of the median."""
+
+    key: str
+    task: str
+    runtimes_s: tuple[float | None, ...]
+    median_s: float | None = None
+    shortest_s: float | None = None
+    longest_s: float | None = None
+    spread_ratio: float | None = None
+    interval_s: tuple[float, float] | None = None
+    interval_of: IntervalOf | None = None
+
+
+class RepeatSummary(_Record):
+    """``repeat.json``. ``asked`` runs were to be made; ``runs`` and ``statuses`` are those that
+    ended, in their order."""
+
+    schema_version: Literal[1] = 1
+    group: str
+    submission: str
+    asked: int
+    runs: tuple[str, ...]
+    statuses: tuple[RunStatus, ...]
+    pairs: tuple[PairSpread, ...]
+    warnings: tuple[str, ...] = ()
 
 
 class RunDirectory:
@@ -178,6 +238,17 @@ class RunDirectory:
             return cls(path)
         raise OutputError(f"run directory {parent / stamp}: a thousand runs began in one second")
 
+    @classmethod
+    def find(cls, name: str, runs_dir: Path) -> RunDirectory:
+        """By its path, or by the id of a dry run. Raises OutputError when there is none."""
+        for path in (Path(name), runs_dir / LOCAL_SUBMISSION / name):
+            if path.is_dir():
+                return cls(path)
+        raise OutputError(
+            f"no run {name}: expected a run directory, or the name of one in "
+            f"{runs_dir / LOCAL_SUBMISSION}/"
+        )
+
     @property
     def run_id(self) -> str:
         return self.path.name
@@ -189,6 +260,11 @@ class RunDirectory:
     @property
     def record_path(self) -> Path:
         return self.path / "run.json"
+
+    @property
+    def repeat_path(self) -> Path:
+        """Only in the first run of a group."""
+        return self.path / "repeat.json"
 
     @property
     def log_path(self) -> Path:
@@ -236,12 +312,7 @@ class RunDirectory:
             )
 
     def write_record(self, record: RunRecord) -> None:
-        part = self.record_path.with_suffix(".part")
-        with part.open("w", encoding="utf-8") as file:
-            file.write(record.model_dump_json(indent=1, by_alias=True) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self.record_path)
+        _write(self.record_path, record)
 
     def read_record(self) -> RunRecord:
         """Raises OutputError when the run did not end or the file is no run record."""
@@ -251,3 +322,23 @@ class RunDirectory:
             raise OutputError(f"{self.path}: no run.json, so this run did not end") from error
         except ValidationError as error:
             raise OutputError(f"{self.record_path}: not a run record: {error}") from error
+
+    def write_repeat(self, summary: RepeatSummary) -> None:
+        _write(self.repeat_path, summary)
+
+    def read_repeat(self) -> RepeatSummary:
+        """Raises OutputError when this is not the first run of a group, or the file is broken."""
+        try:
+            return RepeatSummary.model_validate_json(self.repeat_path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise OutputError(f"{self.repeat_path}: not a summary of runs: {error}") from error
+
+
+def _write(path: Path, record: _Record) -> None:
+    """All of it or nothing."""
+    part = path.with_suffix(".part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(record.model_dump_json(indent=1, by_alias=True) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

@@ -99,6 +99,9 @@ class Execution(Protocol):
     def stop(self, grace_s: float = 5.0) -> ExitState:
         """Ask, then kill after ``grace_s``; returns once it is gone."""
 
+    def cpu_seconds(self) -> float | None:
+        """CPU time the submission has used so far; None when it cannot be told, or has ended."""
+
 
 class Helper(Protocol):
     """A helper's streams and its end. Everything raises EngineError when the engine fails."""

@@ -160,6 +160,9 @@ class ChildExecution:
             self._state = self._end(grace_s=grace_s)
         return self._state
 
+    def cpu_seconds(self) -> float | None:
+        return None if self._tree is None or self._state is not None else self._tree.cpu_seconds()
+
     def _end(self, *, grace_s: float = 0.0, broken: _BrokenLimit | None = None) -> ExitState:
         """End what is left of the run and say how it ended.
 

@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import docker.errors
@@ -19,6 +20,7 @@ from docker.types import LogConfig, Mount, Ulimit
 
 from harness.engine.api import API_FAILURES, engine_errors, reason
 from harness.engine.base import ExitState
+from harness.engine.cgroup import cpu_seconds, cpu_usage_file
 from harness.engine.log import CappedLog, LogPump
 from harness.engine.owner import LABEL_PREFIX, OWNER_LABEL, Owner
 from harness.errors import EngineError
@@ -107,6 +109,8 @@ class ContainerExecution:
         self._container: Container | None = None
         self._pump: LogPump | None = None
         self._waiter: _Waiter | None = None
+        self._looked_for_cpu_file = False
+        self._cpu_file: Path | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -168,6 +172,25 @@ class ContainerExecution:
             f"the container {self.container_name} still runs {_KILL_DEADLINE_S:.0f} s after it was "
             "killed; is a device or a network disk hanging? Look at it with `docker inspect`"
         )
+
+    def cpu_seconds(self) -> float | None:
+        if self._waiter is None or self._waiter.ended_within(0.0):
+            return None
+        if self._cpu_file is None and not self._looked_for_cpu_file:
+            self._looked_for_cpu_file = True
+            self._cpu_file = self._find_cpu_file()
+        return None if self._cpu_file is None else cpu_seconds(self._cpu_file)
+
+    def _find_cpu_file(self) -> Path | None:
+        container = self._created()
+        try:
+            container.reload()
+            pid = container.attrs["State"]["Pid"]
+            groups = Path(f"/proc/{pid}/cgroup").read_text("utf-8", "replace")
+        except (*API_FAILURES, OSError) as error:  # it has ended, or runs on another machine
+            _log.debug("no CPU time of %s: %s", self.container_name, reason(error))
+            return None
+        return cpu_usage_file(groups, str(container.id))
 
     def _created(self) -> Container:
         if self._container is None:

@@ -71,6 +71,15 @@ class ProcessTree:
                 self._known.discard(process)
         return TreeUse(memory_bytes=memory_bytes, processes=processes)
 
+    def cpu_seconds(self) -> float:
+        """CPU time of the processes that :meth:`sample` saw, and of those they waited for."""
+        total_s = 0.0
+        for process in {*self._known, self._root}:
+            with contextlib.suppress(psutil.Error):
+                times = process.cpu_times()
+                total_s += times.user + times.system + times.children_user + times.children_system
+        return total_s
+
     def end(self, grace_s: float) -> bool:
         """Ask the first process to end, kill all that is left after ``grace_s``; True when none is.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import psutil
 import pytest
 
 from harness.challenge.field_file import FieldState
@@ -106,6 +107,20 @@ def test_image_without_python_is_timed_from_outside(
         assert pair.inside_runtime_s is None
         assert pair.flags == ()
     assert record.image_id == shell_image.id
+
+
+def test_work_of_a_container_is_its_own(
+    engine: DockerEngine, shell_image: Image, tmp_path: Path, data_dir: Path
+) -> None:
+    """A container that keeps a CPU busy for 4 s is not taken for another program: its group's CPU
+    time is found and subtracted."""
+    busy = "end=$(($(date +%s) + 4)); while [ $(date +%s) -lt $end ]; do i=0; "
+    busy += "while [ $i -lt 9999 ]; do i=$((i + 1)); done; done\n"
+    before, started = psutil.cpu_times(), time.monotonic()
+    record, _ = run(engine, shell_image, tmp_path, script=busy + ALL_PAIRS)
+    rate = (sum(psutil.cpu_times()[:3]) - sum(before[:3])) / (time.monotonic() - started)
+    assert record.contamination.foreign_cpus is not None
+    assert record.contamination.foreign_cpus < rate - 0.3
 
 
 def test_two_witnesses_agree(

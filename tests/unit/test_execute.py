@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from harness.cache import CacheMode, CacheState, cached_ratio, drop
 from harness.challenge.field_file import FieldState
 from harness.challenge.pairs import read_pairs
 from harness.engine.process import ProcessEngine
 from harness.errors import Blame
 from harness.execute import Progress, Step, execute
+from harness.machine.contamination import MachineVerdict
 from harness.plan import Plan
 from harness.probe.realtime import Precision
 from harness.runner.inside import parse_report
@@ -41,6 +43,7 @@ def run(
     *,
     members: str = "",
     yaml_changes: tuple[tuple[str, str], ...] = (),
+    cache: CacheMode = CacheMode.WARM,
     progress: list[Progress] | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
     realtime: bool = True,
@@ -59,6 +62,7 @@ def run(
         image=engine.build(folder, tag="tiny"),
         submission="team",
         realtime=realtime,
+        cache=cache,
     )
     run_dir = RunDirectory.create(tmp_path / "runs", "team")
     on_progress = on_progress if progress is None else progress.append
@@ -93,12 +97,73 @@ def test_all_pairs_of_both_tasks(tmp_path: Path, data_dir: Path) -> None:
     assert written == [pair.key for pair in record.pairs]
 
 
+def test_cold_run_finds_no_input_in_memory(tmp_path: Path, data_dir: Path) -> None:
+    """Looked at from inside, when the method is loaded: after it was dropped, before any pair."""
+    images = sorted(data_dir.rglob("*.nii.gz"))
+    drop(images)
+    if cached_ratio(images) != 0.0:
+        pytest.skip("this file system keeps the pages of its files in memory")
+    seen = tmp_path / "seen"
+    look = (
+        "def prepare(self, task):\n"
+        "    from pathlib import Path\n"
+        "    from harness.cache import cached_ratio\n"
+        f"    if task.name == 'task_01':\n"
+        f"        images = sorted(Path({str(data_dir)!r}).rglob('*.nii.gz'))\n"
+        f"        Path({str(seen)!r}).write_text(str(cached_ratio(images)))"
+    )
+    for mode, ratio in ((CacheMode.COLD, "0.0"), (CacheMode.WARM, "1.0")):
+        record, _ = run(tmp_path, ZERO, members=look, cache=mode)
+        assert record.status is RunStatus.SUCCEEDED
+        assert record.cache.applied is CacheState(mode.value)
+        assert seen.read_text() == ratio
+
+
+BUSY = """
+end = time.monotonic() + 1.0
+while time.monotonic() < end: pass
+"""
+
+
+def test_busy_machine_makes_a_run_suspect(tmp_path: Path, data_dir: Path) -> None:
+    spin = f"{sys.executable} -c 'while True: pass'"
+    # Orphans: what descends from the harness counts as its own. In sessions of their own: Linux may
+    # share the CPUs by session (autogroup).
+    orphans = [
+        int(subprocess.check_output(["sh", "-c", f"setsid {spin} > /dev/null & echo $!"]))
+        for _ in range(2 * (os.cpu_count() or 1))
+    ]
+    try:
+        record, _ = run(tmp_path, BUSY + ZERO)
+    finally:
+        for pid in orphans:
+            os.kill(pid, signal.SIGKILL)
+    found = record.contamination
+    assert found.verdict is MachineVerdict.SUSPECT
+    assert any("other programs used" in line for line in found.evidence)
+    assert record.status is RunStatus.SUCCEEDED  # a doubt, not a failure
+
+
+def test_work_of_the_submission_is_not_foreign(tmp_path: Path, data_dir: Path) -> None:
+    """One of its processes is busy all the time; that is told from what others do meanwhile by
+    counting everything once more."""
+    before = psutil.cpu_times()
+    started = time.monotonic()
+    record, _ = run(tmp_path, BUSY + ZERO)
+    rate = (sum(psutil.cpu_times()[:3]) - sum(before[:3])) / (time.monotonic() - started)
+    assert record.contamination.foreign_cpus is not None
+    assert record.contamination.foreign_cpus < rate - 0.3
+
+
 def test_sleep_inside_a_pair_is_in_its_runtime(tmp_path: Path, data_dir: Path) -> None:
     body = "pair.fixed.array\ntime.sleep(0.4 if pair.fixed_id == 2 else 0.0)\n" + ZERO
     record, _ = run(tmp_path, body)
     by_key = {pair.key: pair.runtime_s or 0.0 for pair in record.pairs}
     assert by_key["task_01/0002_0002"] > 0.4
     assert by_key["task_01/0001_0001"] < 0.4
+    task = record.task("task_01")
+    assert task.first_runtime_s == by_key["task_01/0001_0001"]
+    assert task.median_rest_s == by_key["task_01/0002_0002"]
 
 
 def test_preparation_is_not_timed(tmp_path: Path, data_dir: Path) -> None:
@@ -107,6 +172,14 @@ def test_preparation_is_not_timed(tmp_path: Path, data_dir: Path) -> None:
     assert record.status is RunStatus.SUCCEEDED
     assert record.duration_s > 1.0  # two tasks were prepared
     assert all(pair.runtime_s is not None and pair.runtime_s < 0.4 for pair in record.pairs)
+
+
+def test_single_pair_has_no_rest(tmp_path: Path) -> None:
+    write_data(tmp_path / "test", first=((1, 1),))
+    record, _ = run(tmp_path, ZERO)
+    task = record.task("task_01")
+    assert task.first_runtime_s == record.pairs[0].runtime_s
+    assert task.median_rest_s is None
 
 
 def test_two_witnesses_agree(tmp_path: Path, data_dir: Path) -> None:

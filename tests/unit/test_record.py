@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from harness.cache import CacheMode, CacheRecord, CacheState
 from harness.challenge.field import write_field
 from harness.challenge.pairs import read_pairs
 from harness.engine.base import EngineInfo, EngineName, ExitState, Image
+from harness.machine.contamination import Contamination
+from harness.machine.fingerprint import take_fingerprint
 from harness.plan import Plan
 from harness.probe.realtime import Precision
 from harness.probe.trace import Event, FileEvent, Placement, Root, Trace
-from harness.record import Ended, make_record
+from harness.record import Conditions, Ended, make_record
 from harness.store import RunDirectory, RunRecord
 from harness.timing import Flag
 from tests.tiny import tiny_challenge, write_challenge, write_data
@@ -80,7 +83,12 @@ class Bench:
             failure=None,
             duration_s=1.0,
         )
-        return make_record(self.plan, ENGINE, self.run_dir, ended, trace)
+        conditions = Conditions(
+            cache=CacheRecord(asked=CacheMode.WARM, applied=CacheState.WARM),
+            machine=take_fingerprint("process 0"),
+            contamination=Contamination(verdict=None),
+        )
+        return make_record(self.plan, ENGINE, self.run_dir, ended, trace, conditions)
 
 
 @pytest.fixture

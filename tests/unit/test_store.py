@@ -12,9 +12,12 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from harness import errors
+from harness.cache import CacheMode, CacheRecord, CacheState
 from harness.challenge.field_file import FieldState
 from harness.engine.base import EngineName
 from harness.errors import Blame, HarnessError, OutputError
+from harness.machine.contamination import Contamination, MachineVerdict
+from harness.machine.fingerprint import take_fingerprint
 from harness.probe.realtime import Precision
 from harness.store import (
     PairRecord,
@@ -27,6 +30,7 @@ from harness.store import (
 from harness.timing import Flag
 from tests.tiny import dig, tiny_challenge
 
+MACHINE = take_fingerprint("process none")
 RECORD = RunRecord(
     harness_version="1.2.3",
     run_id="20240101-000000",
@@ -45,6 +49,10 @@ RECORD = RunRecord(
     exit_code=0,
     duration_s=0.1 + 0.2,
     witness=WitnessRecord(precision=next(iter(Precision)), complete=False, lost=("overflow",)),
+    cache=CacheRecord(asked=CacheMode.COLD, applied=CacheState.PARTIAL, cached_ratio=1 / 3),
+    machine=MACHINE,
+    machine_digest=MACHINE.digest,
+    contamination=Contamination(verdict=MachineVerdict.SUSPECT, evidence=("a reason",)),
     tasks=(TaskRecord(name="task_01", attempted=True, pairs=2, valid_fields=1),),
     pairs=(
         PairRecord(
