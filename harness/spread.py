@@ -13,8 +13,6 @@ from collections import defaultdict
 from statistics import mean, median, stdev
 from typing import TYPE_CHECKING, NamedTuple
 
-from scipy.special import bdtr, stdtrit
-
 from harness.cache import CacheMode
 from harness.challenge.field_file import FieldState
 from harness.machine.contamination import MachineVerdict
@@ -43,6 +41,9 @@ class Interval(NamedTuple):
 
 def interval(runtimes_s: Sequence[float]) -> Interval | None:
     """None for fewer than two runtimes."""
+    # Here, as importing SciPy takes longer than everything else a single run needs.
+    from scipy.special import bdtr, stdtrit  # noqa: PLC0415
+
     n = len(runtimes_s)
     if n < 2:
         return None
