@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import os
 import signal
 import sys
@@ -17,7 +15,6 @@ import typer
 
 from harness import __version__, console
 from harness.cache import CacheMode
-from harness.challenge.field_file import FieldState, read_field
 from harness.challenge.model import DEFAULT_CHALLENGE, builtin_names, load_challenge
 from harness.challenge.pairs import check_data
 from harness.collect import check_writable, publish_fields
@@ -32,17 +29,18 @@ from harness.errors import (
     ImageMissing,
     Interrupted,
 )
+from harness.first_look import look_at_accuracy, to_json
+from harness.live import BuildLog, RunView
 from harness.plan import REFERENCE_IMAGE, Plan, WitnessChoice
 from harness.repeat import EndedRun, execute_times, published, worst_exit_code
 from harness.spread import summarise
-from harness.store import LOCAL_SUBMISSION, PairRecord, RunDirectory, RunRecord, RunStatus
+from harness.store import LOCAL_SUBMISSION, RunDirectory, RunRecord, RunStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
     from harness.engine.base import Engine, Image
-    from harness.evaluate.accuracy import PairAccuracy
     from harness.execute import Progress
 
 IMAGE_TAG = REFERENCE_IMAGE  # the challenge's own build line uses it
@@ -185,13 +183,13 @@ def run(
     )
     ended, failure = _execute_times(plan, chosen, runs.resolve(), repeat)
     first, shown = ended[0], published(ended)
-    accuracy = _accuracy(plan, shown.record, shown.directory, truth)
+    accuracy = look_at_accuracy(plan, shown.record, shown.directory, truth)
     summary = None
     if repeat > 1:
         summary = summarise([one.record for one in ended], asked=repeat)
         first.directory.write_repeat(summary)
     if as_json:
-        text = summary.model_dump_json(indent=1) if summary else _to_json(shown.record, accuracy)
+        text = summary.model_dump_json(indent=1) if summary else to_json(shown.record, accuracy)
         console.out.file.write(text + "\n")
     else:
         titles = {found.task.name: found.task.title for found in tasks}
@@ -226,9 +224,7 @@ def build(
     if notice is not None:
         console.warn(notice)
     try:
-        image = chosen.build(
-            folder, tag=tag, base_image=base_image, on_output=console.BuildLog().add
-        )
+        image = chosen.build(folder, tag=tag, base_image=base_image, on_output=BuildLog().add)
     except BaseImageUnavailable as error:
         if engine is EngineOption.DOCKER:
             raise
@@ -304,7 +300,7 @@ def _execute_times(
             console.show_plan(plan, engine.info, directory)
         if times > 1:
             console.show_turn(directory, index, times)
-        with console.RunView(len(plan.pairs)) as running:
+        with RunView(len(plan.pairs)) as running:
             yield running.update
 
     ended: list[EndedRun] = []  # filled one by one: those before an error must not be lost
@@ -340,9 +336,7 @@ def _engine_and_image(
         return chosen, chosen.find(source)
     folder = Path(source)
     try:
-        image = chosen.build(
-            folder, tag=IMAGE_TAG, base_image=base_image, on_output=console.BuildLog().add
-        )
+        image = chosen.build(folder, tag=IMAGE_TAG, base_image=base_image, on_output=BuildLog().add)
     except BaseImageUnavailable as error:
         if choice is EngineOption.DOCKER:
             raise
@@ -352,62 +346,10 @@ def _engine_and_image(
     return chosen, image
 
 
-def _accuracy(
-    plan: Plan, record: RunRecord, run_dir: RunDirectory, truth: Path
-) -> list[tuple[PairRecord, PairAccuracy]]:
-    """A first look at every valid field's accuracy, where the truth is at hand."""
-    if not truth.is_dir() or not any(p.field_state is FieldState.VALID for p in record.pairs):
-        return []
-    # Here, as it needs SciPy: a fifth of a second that a run without the truth need not wait.
-    from harness.evaluate.accuracy import pair_accuracy  # noqa: PLC0415
-
-    console.note("  comparing the fields with the truth")
-    fields = {pair.key: pair.field for pair in plan.pairs}
-    found = []
-    for pair in record.pairs:
-        if pair.field_state is FieldState.VALID:
-            task = plan.challenge.task(pair.task)
-            field = read_field(run_dir.field_path(fields[pair.key]), task.field)
-            try:
-                value = pair_accuracy(
-                    task,
-                    truth,
-                    fixed_id=pair.fixed_id,
-                    moving_id=pair.moving_id,
-                    field=field,
-                    data_dir=plan.data_dir,
-                )
-            except DataError as error:  # the run is done and stored; only this figure is lost
-                console.warn(str(error))
-                continue
-            if value is not None:
-                found.append((pair, value))
-    return found
-
-
 def _where_fields_are(record: RunRecord, submission: Path) -> str:
     if any(pair.field_sha256 is not None for pair in record.pairs):
         return f"  fields  {submission}/"
     return f"  fields  none; {submission}/ is as it was before this run"
-
-
-def _to_json(record: RunRecord, accuracy: list[tuple[PairRecord, PairAccuracy]]) -> str:
-    content = record.model_dump(mode="json", by_alias=True)
-    content["accuracy"] = [
-        {
-            "pair": pair.key,
-            "metric": value.metric.value,
-            "initial": _number(value.initial),
-            "value": _number(value.value),
-            "folded_percent": _number(value.folded_percent),
-        }
-        for pair, value in accuracy
-    ]
-    return json.dumps(content, indent=1)
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

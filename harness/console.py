@@ -5,20 +5,16 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import AbstractContextManager, suppress
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from harness.challenge.field_file import FieldState
 from harness.challenge.model import Limits, Metric
 from harness.challenge.quantity import format_bytes
 from harness.doctor import Finding, Level
-from harness.execute import Progress as RunProgress
-from harness.execute import Step
 from harness.store import (
     PairRecord,
     PairSpread,
@@ -34,7 +30,6 @@ from harness.timing import ADVICE, Flag
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
-    from types import TracebackType
 
     from harness.compare import Comparison
     from harness.engine.base import EngineInfo
@@ -93,22 +88,6 @@ def fail(text: str) -> None:
     err.print(f"[red]error:[/] {escape(text)}")
 
 
-class BuildLog:
-    """Shows a build's output, without the steps that a cache answers."""
-
-    def __init__(self) -> None:
-        self._step: str | None = None
-
-    def add(self, line: str) -> None:
-        text = line.strip()
-        if text.startswith("Step "):
-            self._step = text
-        elif text.startswith("---> Running in") and self._step is not None:
-            note(f"  build: {self._step}")
-        elif text and not text.startswith(("--->", "Removing intermediate", "Successfully")):
-            note(f"  build: {text}")
-
-
 def show_plan(plan: Plan, info: EngineInfo, run_dir: RunDirectory) -> None:
     tasks = ", ".join(
         f"{found.task.name} ({len(found.pairs)} pair{'s' if len(found.pairs) != 1 else ''})"
@@ -125,56 +104,6 @@ def show_plan(plan: Plan, info: EngineInfo, run_dir: RunDirectory) -> None:
     err.print(f"[bold]{escape(plan.challenge.title)}, dry run[/]")
     for name, value in rows:
         err.print(f"  [dim]{name:<9}[/] {escape(value)}")
-
-
-class RunView(AbstractContextManager["RunView"]):
-    """Live progress of one run: a bar where there is a terminal, a line a pair in any case."""
-
-    def __init__(self, pairs: int) -> None:
-        self._total = pairs
-        self._bar = Progress(
-            TextColumn("  {task.description}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=err,
-            transient=True,
-            disable=not sys.stderr.isatty(),
-        )
-        self._task = self._bar.add_task("preparing", total=pairs)
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
-
-    def update(self, progress: RunProgress) -> None:
-        match progress.step:
-            case Step.WARMING:
-                self._say("reading the inputs once, so that every pair starts from a warm cache")
-            case Step.COOLING:
-                self._say("dropping the inputs from the page cache, so that each is read anew")
-            case Step.STARTED:
-                self._say("started")
-                self._bar.update(self._task, description="registering")
-            case Step.FIELD_WRITTEN:
-                runtime = _seconds(progress.runtime_s)
-                self._say(f"{progress.done}/{self._total}  {progress.pair}  {runtime}")
-                self._bar.update(self._task, completed=progress.done)
-            case Step.COLLECTING:
-                self._say("collecting and checking the fields")
-                self._bar.update(self._task, description="checking")
-
-    def _say(self, text: str) -> None:
-        with suppress(OSError):  # a terminal that is gone: no reason to lose a run
-            self._bar.console.print(f"  {escape(text)}")
 
 
 def show_result(
@@ -236,7 +165,7 @@ def show_repeats(
         for pair in summary.pairs:
             table.add_row(
                 pair.key,
-                *map(_seconds, (pair.median_s, pair.shortest_s, pair.longest_s)),
+                *map(seconds, (pair.median_s, pair.shortest_s, pair.longest_s)),
                 "-" if pair.spread_ratio is None else f"{100 * pair.spread_ratio:.1f} %",
                 _interval(pair),
             )
@@ -263,7 +192,7 @@ def show_comparison(comparison: Comparison) -> None:
     for name in ("first", "second", "second/first"):
         table.add_column(name, justify="right", no_wrap=True)
     for pair in comparison.pairs:
-        table.add_row(pair.key, _seconds(pair.first_s), _seconds(pair.second_s), _ratio(pair.ratio))
+        table.add_row(pair.key, seconds(pair.first_s), seconds(pair.second_s), _ratio(pair.ratio))
     out.print(table)
     out.print(f"median ratio {_ratio(comparison.median_ratio)}")
     for text in comparison.differences:
@@ -313,8 +242,8 @@ def _pair_table(record: RunRecord, accuracy: dict[str, PairAccuracy]) -> Table:
         state = pair.field_state.replace("_", " ")
         row = [
             pair.key,
-            _seconds(pair.runtime_s),
-            _seconds(pair.exclusive_s),
+            seconds(pair.runtime_s),
+            seconds(pair.exclusive_s),
             f"[{style}]{state}[/]",
         ]
         if accuracy:
@@ -337,9 +266,9 @@ def _task_lines(
         return head + ("not attempted, which is not a failure" if reached else "not reached")
     parts = [f"{task.valid_fields}/{task.pairs} fields"]
     if task.median_runtime_s is not None:
-        parts.append(f"median runtime {_seconds(task.median_runtime_s)}{_first_and_rest(task)}")
+        parts.append(f"median runtime {seconds(task.median_runtime_s)}{_first_and_rest(task)}")
     if task.overlap_ratio is not None and task.makespan_per_pair_s is not None:
-        parts.append(f"makespan/N {_seconds(task.makespan_per_pair_s)}")
+        parts.append(f"makespan/N {seconds(task.makespan_per_pair_s)}")
         parts.append(f"overlap {task.overlap_ratio:.2f}")
     lines = head + ", ".join(parts)
     if accuracy:
@@ -350,7 +279,7 @@ def _task_lines(
 def _first_and_rest(task: TaskRecord) -> str:
     if task.first_runtime_s is None or task.median_rest_s is None:
         return ""
-    return f" (first {_seconds(task.first_runtime_s)}, rest {_seconds(task.median_rest_s)})"
+    return f" (first {seconds(task.first_runtime_s)}, rest {seconds(task.median_rest_s)})"
 
 
 def _mean_accuracy(values: Sequence[PairAccuracy]) -> str:
@@ -400,7 +329,7 @@ def _limits(limits: Limits, deadline_s: float) -> str:
     )
 
 
-def _seconds(value: float | None) -> str:
+def seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f} s"
 
 
