@@ -235,7 +235,7 @@ def _pair_table(record: RunRecord, accuracy: dict[str, PairAccuracy]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("field", no_wrap=True)
     if accuracy:
-        table.add_column("accuracy (zero field -> yours)", no_wrap=True)
+        table.add_column("zero field -> yours", no_wrap=True)
     table.add_column("flags")
     for pair in record.pairs:
         style = _STATE_STYLE[pair.field_state]
