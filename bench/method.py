@@ -110,14 +110,7 @@ def _measure(
     field = to_challenge(method.register(images), task.field, task.image_grid)
     write_field(field, scratch / pair.field.name)
     runtime_s = time.monotonic() - start_s
-    accuracy = pair_accuracy(
-        task,
-        truth_dir,
-        fixed_id=pair.fixed_id,
-        moving_id=pair.moving_id,
-        field=field,
-        data_dir=data_dir,
-    )
+    accuracy = pair_accuracy(task, truth_dir, pair=pair, field=field, data_dir=data_dir)
     return Row(pair=str(images), accuracy=accuracy, runtime_s=runtime_s)
 
 

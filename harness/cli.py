@@ -166,7 +166,7 @@ def run(
             raise DataError(
                 f"{folder} lies in the data folder {data}, which the submission sees; put it beside"
             )
-    check_writable(submission, (task.name for task in rules.tasks))
+    check_writable(submission, (str(task.field.folder) for task in rules.tasks))
     check_writable(runs, (LOCAL_SUBMISSION,))
     chosen, image = _engine_and_image(engine, source, base_image)
     for name in chosen.sweep():

@@ -11,19 +11,21 @@ import os
 import shutil
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from harness.challenge.field_file import FieldState, max_file_bytes, read_field
+from harness.challenge.model import FieldFormat
 from harness.errors import FieldError, OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from harness.challenge.model import FieldSpec
 
 _COPY_BYTES = 1 << 20
+_FIELD_SUFFIXES = tuple(suffix for kind in FieldFormat for suffix in kind.suffixes)
 _MAX_DEPTH = 32  # folders in folders; some thousand make a path that no call takes any more
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -31,22 +33,35 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 @dataclass(frozen=True, kw_only=True)
 class CollectedField:
-    """One expected field. ``modified_ns`` is the file's own mtime (UTC, forgeable)."""
+    """One expected field. ``path``: which of its names was found, below the output folder; None
+    when none was. ``modified_ns`` is the file's own mtime (UTC, forgeable)."""
 
     state: FieldState
+    path: PurePosixPath | None = None
     problem: str | None = None
     sha256: str | None = None
     modified_ns: int | None = None
 
 
 def collect_field(
+    output_dir: Path, names: Sequence[PurePosixPath], fields_dir: Path, spec: FieldSpec
+) -> CollectedField:
+    """Copy one field, under the first of its names that is there, to its place below
+    ``fields_dir`` and validate the copy; an invalid one is kept."""
+    for name in names:
+        found = _collect(output_dir, name, fields_dir / name, spec)
+        if found.state is not FieldState.MISSING:
+            return replace(found, path=name)
+    return CollectedField(state=FieldState.MISSING, problem="no file was written")
+
+
+def _collect(
     output_dir: Path, field: PurePosixPath, destination: Path, spec: FieldSpec
 ) -> CollectedField:
-    """Copy one field to ``destination`` and validate the copy; an invalid one is kept."""
     try:
         descriptor = _open_beneath(output_dir, field)
     except FileNotFoundError:
-        return CollectedField(state=FieldState.MISSING, problem="no file was written")
+        return CollectedField(state=FieldState.MISSING)
     except OSError as error:
         problem = f"expected a regular file reached without links ({error.strerror})"
         return CollectedField(state=FieldState.INVALID, problem=problem)
@@ -120,12 +135,14 @@ def check_writable(folder: Path, subfolders: Iterable[str] = ()) -> None:
 
 
 def _publish(fields_dir: Path, submission_dir: Path, kept_dir: Path) -> int:
-    new = {path.relative_to(fields_dir) for path in fields_dir.rglob("disp_*")}
+    new = {path.relative_to(fields_dir) for path in fields_dir.rglob("*") if path.is_file()}
     if not new:
         return 0
     runs = [run / "fields" for run in fields_dir.parent.parent.iterdir() if os.access(run, os.X_OK)]
     moved = 0
-    for old in sorted(submission_dir.rglob("disp_*")):
+    for old in sorted(submission_dir.rglob("*")):
+        if not _is_named_like_a_field(old):
+            continue
         name = old.relative_to(submission_dir)
         is_folder = old.is_dir() and not old.is_symlink()
         if not os.path.lexists(old) or (is_folder and name not in new):
@@ -143,6 +160,10 @@ def _publish(fields_dir: Path, submission_dir: Path, kept_dir: Path) -> int:
         shutil.copyfile(fields_dir / name, part)
         part.replace(target)
     return moved
+
+
+def _is_named_like_a_field(path: Path) -> bool:
+    return path.name.startswith("disp_") or path.name.endswith(_FIELD_SUFFIXES)
 
 
 @dataclass(frozen=True, kw_only=True)

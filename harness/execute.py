@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.challenge.model import Limits, Mount
+    from harness.challenge.pairs import Pair
     from harness.collect import TreeUse
     from harness.plan import Plan
     from harness.probe.client import Probe
@@ -128,7 +129,8 @@ def _make_output(plan: Plan, run_dir: RunDirectory) -> None:
     The fields' folders are there before the submission starts: a folder made later would be watched
     a moment late.
     """
-    folders = {run_dir.output_dir / pair.field.parent for pair in plan.pairs}
+    names = {name for pair in plan.pairs for name in pair.field_names}
+    folders = {run_dir.output_dir / name.parent for name in names}
     for folder in sorted({run_dir.output_dir, *folders}):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -272,7 +274,8 @@ def _live_pairs(
             precision=Precision.PLAIN,
             events=tuple(events),
         )
-        for timing in time_pairs(plan.pairs, seen):
+        written = {event.path for event in events if event.root is Root.OUTPUT}
+        for timing in time_pairs([_as_seen(pair, written) for pair in plan.pairs], seen):
             if timing.finished_ns is not None and timing.key not in announced:
                 announced.add(timing.key)
                 on_progress(
@@ -288,3 +291,9 @@ def _live_pairs(
         yield look
     finally:
         tail.close()
+
+
+def _as_seen(pair: Pair, written: set[str]) -> Pair:
+    """The pair with the first of its field's names of which there was an event."""
+    seen = (name for name in pair.field_names if str(name) in written)
+    return dataclasses.replace(pair, field=next(seen, pair.field))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from harness import console
@@ -28,18 +29,18 @@ def look_at_accuracy(
     from harness.evaluate.accuracy import pair_accuracy  # noqa: PLC0415
 
     console.note("  comparing the fields with the truth")
-    fields = {pair.key: pair.field for pair in plan.pairs}
+    pairs = {pair.key: pair for pair in plan.pairs}
     found = []
     for pair in record.pairs:
         if pair.field_state is FieldState.VALID:
             task = plan.challenge.task(pair.task)
-            field = read_field(run_dir.field_path(fields[pair.key]), task.field)
+            path = PurePosixPath(pair.field_path) if pair.field_path else pairs[pair.key].field
+            field = read_field(run_dir.field_path(path), task.field)
             try:
                 value = pair_accuracy(
                     task,
                     truth,
-                    fixed_id=pair.fixed_id,
-                    moving_id=pair.moving_id,
+                    pair=pairs[pair.key],
                     field=field,
                     data_dir=plan.data_dir,
                 )

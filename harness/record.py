@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from statistics import median
@@ -69,13 +69,14 @@ def make_record(
     collected = {
         pair.key: collect_field(
             run_dir.output_dir,
-            pair.field,
-            run_dir.field_path(pair.field),
+            pair.field_names,
+            run_dir.fields_dir,
             plan.challenge.task(pair.task).field,
         )
         for pair in plan.pairs
     }
-    timings = time_pairs(plan.pairs, trace, modified_ns=_modified_on_trace_clock(collected))
+    timed = tuple(_as_written(pair, collected[pair.key].path) for pair in plan.pairs)
+    timings = time_pairs(timed, trace, modified_ns=_modified_on_trace_clock(collected))
     lost = (*trace.lost, *_unseen(collected, timings))
     inside, inside_problem = _inside_report(run_dir)
     failures = _told_failures(inside)
@@ -138,6 +139,11 @@ def make_record(
         repeat=repeat,
         warnings=tuple(warnings),
     )
+
+
+def _as_written(pair: Pair, path: PurePosixPath | None) -> Pair:
+    """The pair with the name that its field has, of those it may have, for the one that counts."""
+    return pair if path is None else replace(pair, field=path)
 
 
 def _unseen(
@@ -219,6 +225,7 @@ def _pair_record(
         moving_id=pair.moving_id,
         field_state=field.state if attempted else FieldState.NOT_ATTEMPTED,
         field_problem=problem if attempted else None,
+        field_path=None if field.path is None else str(field.path),
         field_sha256=field.sha256,
         runtime_s=timing.runtime_s,
         exclusive_s=timing.exclusive_s,

@@ -83,7 +83,8 @@ class PairRecord(_Record):
     """One pair of a run. Times in seconds; None means not measured.
 
     ``inside_runtime_s`` is the reference runner's own witness, kept to be compared.
-    ``field_problem`` says why a field is not valid; ``field_sha256`` is of the file's bytes.
+    ``field_problem`` says why a field is not valid; ``field_sha256`` is of the file's bytes;
+    ``field_path`` is its place below ``fields/``, None when there was no file.
     """
 
     key: str
@@ -92,6 +93,7 @@ class PairRecord(_Record):
     moving_id: int
     field_state: FieldState
     field_problem: str | None = None
+    field_path: str | None = None
     field_sha256: str | None = None
     runtime_s: float | None = None
     exclusive_s: float | None = None

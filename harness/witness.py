@@ -33,7 +33,7 @@ def start_witness(plan: Plan, engine: Engine, run_dir: RunDirectory) -> Probe:
         data_dir=plan.data_dir,
         output_dir=run_dir.output_dir,
         inputs=tuple(path for pair in plan.pairs for path in pair.inputs),
-        fields=tuple(pair.field for pair in plan.pairs),
+        fields=tuple(name for pair in plan.pairs for name in pair.field_names),
         realtime=plan.realtime,
         spare_cpu=_spare_cpu(plan, engine),
     )

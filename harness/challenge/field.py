@@ -8,21 +8,27 @@ itself is sampled on the half grid).
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.challenge.model import Layout
 from harness.errors import FieldError
 
 if TYPE_CHECKING:
+    from io import BufferedIOBase
     from pathlib import Path
 
     from harness.challenge.model import FieldSpec, Grid
 
 FloatArray = NDArray[np.floating[Any]]
+
+_GZIP_LEVEL = 1  # NiBabel's own; writing is part of a pair's runtime
 
 
 class Convention(StrEnum):
@@ -126,6 +132,8 @@ def to_challenge(field: DisplacementField, spec: FieldSpec, image_grid: Grid) ->
             f"expected displacements of at most {limit:.0f} voxels, the largest {spec.dtype.value} "
             f"holds, found {largest:.3g}; are they in voxels?"
         )
+    if spec.layout is Layout.CHANNELS_LAST:
+        vectors = np.moveaxis(vectors, 0, -1)
     return np.ascontiguousarray(vectors, dtype=spec.dtype.value)
 
 
@@ -153,11 +161,25 @@ def resample_corner_aligned(vectors: FloatArray, grid: Grid) -> FloatArray:
 
 
 def write_field(array: FloatArray, path: Path) -> None:
-    """Write ``array`` to ``path`` so that the final name never names a half-written file."""
-    temporary = path.with_name(f".{path.stem}.part")
+    """Write what :func:`to_challenge` gave to ``path``, in the format that its suffix names.
+
+    The final name never names a half-written file. A NIfTI field gets the identity for its affine:
+    its values are voxels, and no evaluation reads it.
+    """
+    temporary = path.with_name(f".{path.name}.part")
     try:
         with temporary.open("wb") as file:
-            np.savez_compressed(file, array)
+            if path.name.endswith(".npz"):
+                np.savez_compressed(file, array)
+            elif path.name.endswith(".gz"):
+                with gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as packed:
+                    _write_nifti(array, cast("BufferedIOBase", packed))
+            else:
+                _write_nifti(array, file)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _write_nifti(array: FloatArray, file: BufferedIOBase) -> None:
+    nib.nifti1.Nifti1Image(array, np.eye(4)).to_stream(file)

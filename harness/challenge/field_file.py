@@ -55,7 +55,7 @@ def max_file_bytes(spec: FieldSpec) -> int:
 
 
 def read_field(path: Path, spec: FieldSpec) -> FloatArray:
-    """The array of a field file that keeps the contract: ``spec.shape``, ``spec.dtype``, finite.
+    """The vectors of a field file that keeps the contract, (3, X, Y, Z), finite, as stored.
 
     Raises FieldError with what was expected and found. Memory stays below twice the legal array's
     size whatever the file claims. Links, pipes and devices are refused.

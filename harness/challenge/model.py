@@ -13,15 +13,17 @@ from enum import StrEnum
 from importlib import resources
 from pathlib import Path, PurePosixPath
 from string import Formatter
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 
 import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     PositiveInt,
+    Tag,
     ValidationError,
     field_validator,
     model_validator,
@@ -31,6 +33,8 @@ from harness.challenge.quantity import Bytes, Seconds
 from harness.errors import ChallengeError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pydantic_core import ErrorDetails
 
 DEFAULT_CHALLENGE = "learn2reg2021"
@@ -61,20 +65,61 @@ class FieldDtype(StrEnum):
     FLOAT32 = "float32"
     FLOAT64 = "float64"
 
+    @property
+    def itemsize(self) -> int:
+        return {FieldDtype.FLOAT16: 2, FieldDtype.FLOAT32: 4, FieldDtype.FLOAT64: 8}[self]
+
+
+class PatternValues(TypedDict):
+    """What a pattern's names stand for, for one pair.
+
+    ``fixed``, ``moving``: the case ids. The others only where the pairs come from a JSON file, of
+    whose image paths they are parts: ``./imagesTr/NLST_0111_0001.nii.gz`` has the modality 1, the
+    name ``NLST_0111_0001`` and the split ``Tr``.
+    """
+
+    fixed: int
+    moving: int
+    fixed_modality: int
+    moving_modality: int
+    fixed_name: str
+    moving_name: str
+    fixed_split: str
+    moving_split: str
+
+
+_CSV_NAMES = frozenset({"fixed", "moving"})
+_EXAMPLE = PatternValues(
+    fixed=1,
+    moving=2,
+    fixed_modality=0,
+    moving_modality=1,
+    fixed_name="case_0001_0000",
+    moving_name="case_0002_0001",
+    fixed_split="Tr",
+    moving_split="Tr",
+)
+
+
+def _names_in(pattern: str) -> set[str]:
+    return {name for _, name, _, _ in Formatter().parse(pattern) if name is not None}
+
 
 def _check_pattern(pattern: str) -> str:
-    """A relative file path in which ``{fixed}`` and ``{moving}`` stand for the case ids."""
+    """A relative file path with names of :class:`PatternValues` in braces."""
     try:
-        names = {name for _, name, _, _ in Formatter().parse(pattern) if name is not None}
+        names = _names_in(pattern)
     except ValueError as error:
         raise ValueError(f"{pattern!r} is not a valid pattern: {error}") from None
-    if unknown := names - {"fixed", "moving"}:
+    if unknown := names - set(_EXAMPLE):
+        further = ", ".join(f"{{{name}}}" for name in _EXAMPLE if name not in _CSV_NAMES)
         raise ValueError(
-            f"{pattern!r} uses {{{sorted(unknown)[0]}}}; known are {{fixed}} and {{moving}}, "
-            "the case ids, as in img{fixed:04d}.nii.gz"
+            f"{pattern!r} uses {{{min(unknown)}}}; known are {{fixed}} and {{moving}}, "
+            "the case ids, as in img{fixed:04d}.nii.gz, and where the pairs come from a JSON file "
+            + further
         )
     try:
-        path = PurePosixPath(pattern.format(fixed=1, moving=2))
+        path = PurePosixPath(pattern.format(**_EXAMPLE))
     except (ValueError, IndexError, KeyError) as error:
         raise ValueError(f"{pattern!r} is not a valid pattern: {error}") from None
     if path.is_absolute() or ".." in path.parts:
@@ -83,7 +128,7 @@ def _check_pattern(pattern: str) -> str:
 
 
 def _check_one_file_a_pair(pattern: str) -> str:
-    names = {name for _, name, _, _ in Formatter().parse(pattern)}
+    names = _names_in(pattern)
     for name in ("fixed", "moving"):
         if name not in names:
             raise ValueError(
@@ -106,6 +151,28 @@ class PairsCsv(_Model):
     moving_column: str = "moving"
 
 
+class PairsJson(_Model):
+    """Pairs come from a ``<Task>_dataset.json``: lists of ``{"fixed": path, "moving": path}``.
+
+    The first of ``lists`` that is there and not empty holds the pairs. Paths are relative to the
+    file's folder and end in ``_CCCC_MMMM.nii.gz``: case id and modality, four digits each.
+    """
+
+    format: Literal["dataset_json"]
+    path: Pattern
+    lists: Annotated[tuple[str, ...], Field(min_length=1)] = (
+        "registration_test",
+        "registration_val",
+    )
+
+
+def _list_format(pairs: object) -> str:
+    """Which of the two a list is; a CSV file unless it says else."""
+    if isinstance(pairs, dict):
+        return str(pairs.get("format", "csv"))
+    return str(getattr(pairs, "format", "csv"))
+
+
 class ImagePatterns(_Model):
     """Paths of a pair's two images, relative to the data folder."""
 
@@ -120,31 +187,89 @@ class AuxiliaryFile(_Model):
     required: bool = False
 
 
+class FieldFormat(StrEnum):
+    NPZ = "npz"
+    NIFTI = "nifti"
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        return (".npz",) if self is FieldFormat.NPZ else (".nii.gz", ".nii")
+
+
+class Layout(StrEnum):
+    """Where the components x, y, z of a field's array are."""
+
+    CHANNELS_FIRST = "channels_first"  # (3, X, Y, Z)
+    CHANNELS_LAST = "channels_last"  # (X, Y, Z, 3)
+
+
+Shape4 = tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
+
+
 class FieldSpec(_Model):
     """What a displacement field file must be.
 
     ``shape`` is the array's whole shape. Values are displacements in voxels of the full-resolution
     image grid whatever the field's own resolution, component order x, y, z
-    (``scipy.ndimage.map_coordinates``).
+    (``scipy.ndimage.map_coordinates``). ``path``, ``layout`` and ``dtype`` are what the harness
+    writes; the ``other_...`` are accepted as well, of several files of one pair the first.
     """
 
     path: FieldPattern
-    format: Literal["npz"] = "npz"
-    layout: Literal["channels_first"] = "channels_first"
+    other_paths: tuple[FieldPattern, ...] = ()
+    format: FieldFormat = FieldFormat.NPZ
+    layout: Layout = Layout.CHANNELS_FIRST
+    other_layouts: tuple[Layout, ...] = ()
     resolution: Literal["full", "half"]
-    shape: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
+    shape: Shape4
     dtype: FieldDtype
+    other_dtypes: tuple[FieldDtype, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> FieldSpec:
+        suffixes = self.format.suffixes
+        for path in (self.path, *self.other_paths):
+            if not path.endswith(suffixes):
+                raise ValueError(
+                    f"expected a path that ends in {' or '.join(suffixes)} for format "
+                    f"{self.format}, found {path!r}"
+                )
+        if self.format is FieldFormat.NIFTI and FieldDtype.FLOAT16 in self.dtypes:
+            raise ValueError("NIfTI has no float16: expected dtype float32 or float64")
+        return self
 
     @property
     def grid(self) -> Grid:
         """Spatial shape (X, Y, Z) of the field."""
-        return self.shape[1], self.shape[2], self.shape[3]
+        first = 1 if self.layout is Layout.CHANNELS_FIRST else 0
+        return self.shape[first], self.shape[first + 1], self.shape[first + 2]
+
+    @property
+    def folder(self) -> PurePosixPath:
+        """The fields' folder below the output folder."""
+        return PurePosixPath(self.path).parent
+
+    @property
+    def layouts(self) -> tuple[Layout, ...]:
+        return (self.layout, *self.other_layouts)
+
+    @property
+    def dtypes(self) -> tuple[FieldDtype, ...]:
+        return (self.dtype, *self.other_dtypes)
+
+    def shape_in(self, layout: Layout) -> Shape4:
+        x, y, z = self.grid
+        return (3, x, y, z) if layout is Layout.CHANNELS_FIRST else (x, y, z, 3)
+
+    def layout_of(self, shape: tuple[int, ...]) -> Layout | None:
+        """The accepted layout that an array of this shape has; None for a shape that is wrong."""
+        return next((one for one in self.layouts if self.shape_in(one) == shape), None)
 
     @property
     def nbytes(self) -> int:
-        """Size of the array in bytes."""
-        item = {"float16": 2, "float32": 4, "float64": 8}[self.dtype]
-        return item * self.shape[0] * self.shape[1] * self.shape[2] * self.shape[3]
+        """Size in bytes of the largest array that is accepted."""
+        x, y, z = self.grid
+        return 3 * x * y * z * max(dtype.itemsize for dtype in self.dtypes)
 
 
 class TruthPatterns(_Model):
@@ -161,8 +286,11 @@ class TruthPatterns(_Model):
 class Task(_Model):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
     title: str
-    pairs: PairsCsv
-    images: ImagePatterns
+    pairs: Annotated[
+        Annotated[PairsCsv, Tag("csv")] | Annotated[PairsJson, Tag("dataset_json")],
+        Discriminator(_list_format),
+    ]
+    images: ImagePatterns | None = None
     auxiliary: dict[str, AuxiliaryFile] = Field(default_factory=dict)
     image_grid: Grid
     field: FieldSpec
@@ -171,18 +299,54 @@ class Task(_Model):
 
     @model_validator(mode="after")
     def _grids_fit(self) -> Task:
-        half = tuple(n // 2 for n in self.image_grid)
-        grid = self.image_grid if self.field.resolution == "full" else half
-        if self.field.shape != (3, *grid):
+        x, y, z = self.image_grid
+        grid = (x, y, z) if self.field.resolution == "full" else (x // 2, y // 2, z // 2)
+        first = self.field.layout is Layout.CHANNELS_FIRST
+        shape = (3, *grid) if first else (*grid, 3)
+        if self.field.shape != shape:
             raise ValueError(
                 f"task {self.name}: a {self.field.resolution}-resolution field of image grid "
-                f"{self.image_grid} has shape {(3, *grid)}, found {self.field.shape}"
+                f"{self.image_grid} in layout {self.field.layout} has shape {shape}, found "
+                f"{self.field.shape}"
             )
         return self
 
+    @model_validator(mode="after")
+    def _paths_can_be_filled(self) -> Task:
+        if isinstance(self.pairs, PairsJson):
+            if self.images is not None:
+                raise ValueError(
+                    f"task {self.name}: the images' paths stand in {self.pairs.path}; leave out "
+                    "the key images"
+                )
+            return self
+        if self.images is None:
+            raise ValueError(f"task {self.name}: expected the key images, with fixed and moving")
+        for pattern in self._patterns():
+            if too_much := _names_in(pattern) - _CSV_NAMES:
+                raise ValueError(
+                    f"task {self.name}: {pattern!r} uses {{{min(too_much)}}}, which a CSV list of "
+                    "pairs does not tell; it tells {fixed} and {moving}"
+                )
+        return self
+
+    def _patterns(self) -> Iterator[str]:
+        if self.images is not None:
+            yield from (self.images.fixed, self.images.moving)
+        yield from (file.path for file in self.auxiliary.values())
+        yield from (self.field.path, *self.field.other_paths)
+        truth = self.truth
+        for pattern in (
+            *(truth.fixed_labels, truth.moving_labels),
+            *(truth.fixed_landmarks, truth.moving_landmarks, truth.fixed_mask),
+        ):
+            if pattern is not None:
+                yield pattern
+
     @property
     def folder(self) -> PurePosixPath:
-        """The task's folder below the data folder: where its list of pairs lies."""
+        """The task's folder below the data folder, where its list of pairs lies; ``.`` for the data
+        folder itself."""
         return PurePosixPath(self.pairs.path).parent
 
 
@@ -298,7 +462,8 @@ def parse_challenge(text: str, *, origin: str) -> Challenge:
 
 def _describe(item: ErrorDetails) -> str:
     """One finding as ``key: what is wrong``, with the nearest known key for a misspelt one."""
-    where = ".".join(str(part) for part in item["loc"])
+    formats = {"csv", "dataset_json"}  # what the model adds to the place of a list of pairs
+    where = ".".join(str(part) for part in item["loc"] if part not in formats)
     if item["type"] != "extra_forbidden":
         return f"{where}: {item['msg'].removeprefix('Value error, ')}"
     known = sorted({key for model in _models() for key in _keys(model)})

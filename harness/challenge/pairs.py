@@ -7,29 +7,30 @@ is no access in the sense of the timing rule, so the runner may do it inside the
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from harness.challenge.nifti import NiftiError, read_header
+from harness.challenge.pair_lists import MAX_CASE_ID, Listed, list_pairs
 from harness.errors import DataError
 
 if TYPE_CHECKING:
-    from harness.challenge.model import Challenge, Task
+    from harness.challenge.model import Challenge, PatternValues, Task
 
-MAX_CASE_ID = 9999  # field names have four digits a case
-_MAX_LIST_BYTES = 4 << 20
-_MAX_SHOWN = 60  # characters of a list that a message repeats
+__all__ = ["MAX_CASE_ID", "Pair", "TaskPairs", "check_data", "is_present", "read_pairs"]
+
 _NIFTI_SUFFIXES = (".nii", ".nii.gz")
+_USUAL_MODALITIES = ((0, 0), (0, 1))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
     """One pair of a task. Inputs are relative to the data folder, the field to the output folder.
 
-    ``auxiliary`` holds the further inputs that exist, as (role, path).
+    ``auxiliary`` holds the further inputs that exist, as (role, path). ``other_fields`` are further
+    names its field may have; of several files the first counts, ``field`` before all others.
+    ``modalities``: of the fixed and the moving image, where the list of pairs tells them.
     """
 
     task: str
@@ -39,11 +40,36 @@ class Pair:
     moving: PurePosixPath
     auxiliary: tuple[tuple[str, PurePosixPath], ...]
     field: PurePosixPath
+    other_fields: tuple[PurePosixPath, ...] = ()
+    modalities: tuple[int, int] | None = None
 
     @property
     def key(self) -> str:
-        """Unique among all pairs of a challenge, as in ``task_03/0438_0439``."""
-        return f"{self.task}/{self.fixed_id:04d}_{self.moving_id:04d}"
+        """Unique among all pairs of a challenge, as in ``task_03/0438_0439``.
+
+        With the modalities, as in ``ThoraxCBCT/0011_0001_0011_0000``, where they are not the usual
+        ones: both 0, or fixed 0 and moving 1.
+        """
+        if self.modalities is None or self.modalities in _USUAL_MODALITIES:
+            return f"{self.task}/{self.fixed_id:04d}_{self.moving_id:04d}"
+        fixed, moving = self.modalities
+        return f"{self.task}/{self.fixed_id:04d}_{fixed:04d}_{self.moving_id:04d}_{moving:04d}"
+
+    @property
+    def field_names(self) -> tuple[PurePosixPath, ...]:
+        """Every name the field may have, the one that counts first first."""
+        return (self.field, *self.other_fields)
+
+    def fill(self, pattern: str) -> PurePosixPath:
+        """The path that a pattern of the challenge means for this pair."""
+        listed = Listed(
+            fixed_id=self.fixed_id,
+            moving_id=self.moving_id,
+            fixed=self.fixed,
+            moving=self.moving,
+            modalities=self.modalities,
+        )
+        return _fill(pattern, listed)
 
     @property
     def inputs(self) -> tuple[PurePosixPath, ...]:
@@ -93,7 +119,7 @@ def _find_tasks(challenge: Challenge, data_dir: Path, findings: list[str]) -> tu
     found: list[TaskPairs] = []
     try:
         for task in challenge.tasks:
-            if (data_dir / task.folder).is_dir():
+            if is_present(task, data_dir):
                 pairs = _read_task(task, data_dir, findings)
                 found.append(TaskPairs(task=task, pairs=pairs))
     except PermissionError as error:  # a folder that may not be searched
@@ -101,7 +127,7 @@ def _find_tasks(challenge: Challenge, data_dir: Path, findings: list[str]) -> tu
             f"data folder {data_dir}: cannot look at {error.filename} ({error.strerror})", findings
         ) from error
     if not found:
-        expected = ", ".join(f"{task.folder}/" for task in challenge.tasks)
+        expected = ", ".join(_sign_of(task) for task in challenge.tasks)
         raise DataError(
             f"data folder {data_dir}: expected at least one of {expected}, found none; "
             "`make data` makes phantom data, or unpack the challenge's there"
@@ -130,110 +156,29 @@ def _check_image(data_dir: Path, path: PurePosixPath, task: Task) -> list[str]:
 
 
 def _read_task(task: Task, data_dir: Path, findings: list[str]) -> tuple[Pair, ...]:
-    source = PurePosixPath(task.pairs.path)
-    text = _read_list(data_dir, source, findings)
-    if text is None:
-        return ()
-    pairs: dict[tuple[int, int], int] = {}
-    for line, row in _rows(task, source, text, findings):
-        ids = _case_ids(source, line, row, findings)
-        if ids is None:
-            continue
-        if ids in pairs:
-            findings.append(
-                f"{source}, line {line}: the pair {ids[0]},{ids[1]} stands in line {pairs[ids]} too"
-            )
-            continue
-        pairs[ids] = line
-    return tuple(_make_pair(task, ids, data_dir, findings) for ids in pairs)
+    listed = list_pairs(task, data_dir, findings)
+    pairs = tuple(_make_pair(task, one, data_dir, findings) for one in listed)
+    owners: dict[str, Pair] = {}
+    for pair in pairs:
+        for name in (pair.key, *map(str, pair.field_names)):
+            owner = owners.setdefault(name, pair)
+            if owner is not pair:
+                findings.append(
+                    f"{task.name}: {owner.fixed} <- {owner.moving} and {pair.fixed} <- "
+                    f"{pair.moving} would both be {name}; expected names that tell them apart, "
+                    "by the modalities perhaps"
+                )
+    return pairs
 
 
-def _read_list(data_dir: Path, source: PurePosixPath, findings: list[str]) -> str | None:
-    path = data_dir / source
-    if not path.is_file():
-        findings.append(f"{source}: expected the list of pairs, found no file")
-        return None
-    if not _inside(data_dir, path):
-        findings.append(f"{source}: leads out of the data folder, to {path.resolve()}")
-        return None
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_MAX_LIST_BYTES + 1)
-        text = raw.decode("utf-8-sig")
-    except OSError as error:
-        findings.append(f"{source}: cannot be read ({error.strerror})")
-        return None
-    except UnicodeDecodeError as error:
-        findings.append(f"{source}: expected a text file, found bytes that are not UTF-8 ({error})")
-        return None
-    if len(raw) > _MAX_LIST_BYTES:
-        findings.append(f"{source}: expected a list of at most {_MAX_LIST_BYTES} bytes, found more")
-        return None
-    return text
-
-
-def _rows(
-    task: Task, source: PurePosixPath, text: str, findings: list[str]
-) -> list[tuple[int, list[str]]]:
-    """Line number and cells of every row below a correct header; blank lines are left out."""
-    header = [task.pairs.fixed_column, task.pairs.moving_column]
-    reader = csv.reader(io.StringIO(text))
-    try:
-        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
-    except csv.Error as error:
-        findings.append(f"{source}, line {reader.line_num}: not a CSV row ({error})")
-        return []
-    rows = [(line, row) for line, row in rows if row not in ([], [""])]
-    if not rows:
-        findings.append(f"{source}: expected the header {','.join(header)}, found an empty file")
-        return []
-    if rows[0][1] != header:
-        findings.append(
-            f"{source}, line {rows[0][0]}: expected the header {','.join(header)!r}, "
-            f"found {_shown(','.join(rows[0][1]))}"
-        )
-        return []
-    if len(rows) == 1:
-        findings.append(f"{source}: expected one row a pair below the header, found none")
-    return rows[1:]
-
-
-def _case_ids(
-    source: PurePosixPath, line: int, row: list[str], findings: list[str]
-) -> tuple[int, int] | None:
-    where = f"{source}, line {line}"
-    if len(row) != 2:
-        findings.append(f"{where}: expected two case ids, found {_shown(','.join(row))}")
-        return None
-    ids: list[int] = []
-    for cell in row:
-        digits = cell.lstrip("0") or cell[-1:]
-        if not (cell.isascii() and cell.isdigit()) or int(digits[:20]) > MAX_CASE_ID:
-            findings.append(
-                f"{where}: expected case ids from 0 to {MAX_CASE_ID}, whole numbers, "
-                f"found {_shown(cell)}"
-            )
-            return None
-        ids.append(int(digits))
-    return ids[0], ids[1]
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "...")
-
-
-def _make_pair(task: Task, ids: tuple[int, int], data_dir: Path, findings: list[str]) -> Pair:
-    def fill(pattern: str) -> PurePosixPath:
-        return PurePosixPath(pattern.format(fixed=ids[0], moving=ids[1]))
-
-    fixed, moving = fill(task.images.fixed), fill(task.images.moving)
+def _make_pair(task: Task, listed: Listed, data_dir: Path, findings: list[str]) -> Pair:
     auxiliary = tuple(
-        (role, fill(file.path))
+        (role, _fill(file.path, listed))
         for role, file in task.auxiliary.items()
-        if file.required or (data_dir / fill(file.path)).exists()
+        if file.required or (data_dir / _fill(file.path, listed)).exists()
     )
-    name = f"{task.name} pair {ids[0]},{ids[1]}"
-    for role, path in (("fixed", fixed), ("moving", moving), *auxiliary):
+    name = f"{task.name} pair {listed.fixed_id},{listed.moving_id}"
+    for role, path in (("fixed", listed.fixed), ("moving", listed.moving), *auxiliary):
         if not (data_dir / path).is_file():
             findings.append(f"{name}: expected its {role} file {path}, found none")
         elif not _inside(data_dir, data_dir / path):
@@ -241,13 +186,45 @@ def _make_pair(task: Task, ids: tuple[int, int], data_dir: Path, findings: list[
             findings.append(f"{name}: {path} leads out of the data folder, to {target}")
     return Pair(
         task=task.name,
-        fixed_id=ids[0],
-        moving_id=ids[1],
-        fixed=fixed,
-        moving=moving,
+        fixed_id=listed.fixed_id,
+        moving_id=listed.moving_id,
+        fixed=listed.fixed,
+        moving=listed.moving,
         auxiliary=auxiliary,
-        field=fill(task.field.path),
+        field=_fill(task.field.path, listed),
+        other_fields=tuple(_fill(path, listed) for path in task.field.other_paths),
+        modalities=listed.modalities,
     )
+
+
+def _fill(pattern: str, listed: Listed) -> PurePosixPath:
+    fixed_modality, moving_modality = listed.modalities or (0, 0)
+    values: PatternValues = {
+        "fixed": listed.fixed_id,
+        "moving": listed.moving_id,
+        "fixed_modality": fixed_modality,
+        "moving_modality": moving_modality,
+        "fixed_name": _name(listed.fixed),
+        "moving_name": _name(listed.moving),
+        "fixed_split": listed.fixed.parent.name.removeprefix("images"),
+        "moving_split": listed.moving.parent.name.removeprefix("images"),
+    }
+    return PurePosixPath(pattern.format(**values))
+
+
+def _name(image: PurePosixPath) -> str:
+    return image.name.removesuffix(".gz").removesuffix(".nii")
+
+
+def is_present(task: Task, data_dir: Path) -> bool:
+    """Does the data folder have this task? By its folder or, in the top folder, its list."""
+    if task.folder == PurePosixPath():
+        return (data_dir / task.pairs.path).is_file()
+    return (data_dir / task.folder).is_dir()
+
+
+def _sign_of(task: Task) -> str:
+    return task.pairs.path if task.folder == PurePosixPath() else f"{task.folder}/"
 
 
 def _inside(folder: Path, path: Path) -> bool:

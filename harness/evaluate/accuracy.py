@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from harness.challenge.field import FloatArray
     from harness.challenge.model import Grid, Task, TruthPatterns
+    from harness.challenge.pairs import Pair
 
 Labels = NDArray[Any]
 
@@ -53,12 +54,11 @@ def pair_accuracy(
     task: Task,
     truth_dir: Path,
     *,
-    fixed_id: int,
-    moving_id: int,
+    pair: Pair,
     field: FloatArray,
     data_dir: Path | None = None,
 ) -> PairAccuracy | None:
-    """Accuracy of one field as the challenge's file holds it; None if the pair has no truth.
+    """Accuracy of one field, (3, X, Y, Z) as stored; None if the pair has no truth.
 
     Landmark errors are in the moving image's millimetres: its spacing is read from ``data_dir`` or,
     without one, from the truth folder, where the fixed mask stands in for an absent moving image.
@@ -68,18 +68,15 @@ def pair_accuracy(
     def found(first: str | None, second: str | None) -> tuple[Path, Path] | None:
         if first is None or second is None:
             return None
-        paths = [truth_dir / p.format(fixed=fixed_id, moving=moving_id) for p in (first, second)]
+        paths = [truth_dir / pair.fill(pattern) for pattern in (first, second)]
         missing = [path for path in paths if not path.is_file()]
         if len(missing) == 1:
-            raise DataError(f"truth of pair {fixed_id:04d}<-{moving_id:04d}: no file {missing[0]}")
+            raise DataError(f"truth of pair {pair.key}: no file {missing[0]}")
         return None if missing else (paths[0], paths[1])
 
     if data_dir is not None:
-        images = (task.images.fixed, task.images.moving)
-        check_images_match(
-            truth_dir / task.folder,
-            (data_dir / image.format(fixed=fixed_id, moving=moving_id) for image in images),
-        )
+        images = (data_dir / pair.fixed, data_dir / pair.moving)
+        check_images_match(truth_dir / task.folder, images)
     truth: TruthPatterns = task.truth
     if paths := found(truth.fixed_labels, truth.moving_labels):
         fixed, moving = (_read_labels(path, task.image_grid) for path in paths)
@@ -94,12 +91,9 @@ def pair_accuracy(
             raise DataError(
                 f"{paths[1]}: expected {len(start)} rows as in {paths[0]}, found {len(end)}"
             )
-        candidates = [(data_dir or truth_dir, task.images.moving), (truth_dir, truth.fixed_mask)]
-        files = [
-            folder / pattern.format(fixed=fixed_id, moving=moving_id)
-            for folder, pattern in candidates
-            if pattern is not None
-        ]
+        files = [(data_dir or truth_dir) / pair.moving]
+        if truth.fixed_mask is not None:
+            files.append(truth_dir / pair.fill(truth.fixed_mask))
         spacing_mm = _read_spacing(files)
         vectors = upsample(field, task.image_grid)
         value = mean(landmark_errors(vectors, start, end, spacing_mm))

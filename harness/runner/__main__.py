@@ -14,7 +14,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from harness.challenge.pairs import Pair, TaskPairs, read_pairs
+from harness.challenge.pairs import Pair, TaskPairs, is_present, read_pairs
 from harness.errors import HarnessError, OutputError, PairsFailed, ProbeError
 from harness.probe.client import Probe
 from harness.probe.trace import Placement
@@ -41,8 +41,9 @@ def main() -> int:
 def run(settings: Settings) -> None:
     """Everything from the plugin's import to the table. Raises HarnessError."""
     challenge = settings.challenge
-    present = [t.name for t in challenge.tasks if (settings.data_dir / t.folder).is_dir()]
-    if note := drop_privileges(settings.output_dir, present, settings.data_dir):
+    present = [task for task in challenge.tasks if is_present(task, settings.data_dir)]
+    folders = sorted({str(task.field.folder) for task in present})
+    if note := drop_privileges(settings.output_dir, folders, settings.data_dir):
         say(note)
     method = load_method(settings.method_dir)
     found = read_pairs(challenge, settings.data_dir)

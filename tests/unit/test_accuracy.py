@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import nibabel as nib
@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from harness.challenge.model import Metric, Task, load_challenge
+from harness.challenge.pairs import Pair
 from harness.errors import DataError, FieldError
 from harness.evaluate.accuracy import (
     dice,
@@ -111,6 +112,24 @@ def small_task(name: str) -> Task:
     return load_challenge().task(name).model_copy(update={"image_grid": GRID})
 
 
+def pair_of(task: str, fixed_id: int, moving_id: int) -> Pair:
+    images = load_challenge().task(task).images
+    assert images is not None
+    fixed, moving = (
+        PurePosixPath(pattern.format(fixed=fixed_id, moving=moving_id))
+        for pattern in (images.fixed, images.moving)
+    )
+    return Pair(
+        task=task,
+        fixed_id=fixed_id,
+        moving_id=moving_id,
+        fixed=fixed,
+        moving=moving,
+        auxiliary=(),
+        field=PurePosixPath("field.npz"),
+    )
+
+
 def save_map(path: Path, array: Array, spacing_mm: tuple[float, float, float] = (1, 1, 1)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.nifti1.Nifti1Image(array, np.diag([*spacing_mm, 1])), path)
@@ -139,7 +158,7 @@ def test_label_overlap_of_a_pair_before_and_after(labels_truth: Path) -> None:
     field = np.zeros((3, 6, 5, 4), dtype=np.float16)
     field[0] = 1
     found = pair_accuracy(
-        small_task("task_01"), labels_truth, fixed_id=12, moving_id=14, field=field
+        small_task("task_01"), labels_truth, pair=pair_of("task_01", 12, 14), field=field
     )
     assert found is not None
     assert (found.metric, found.folded_percent) == (Metric.DICE, 0)
@@ -150,13 +169,13 @@ def test_landmark_error_of_a_pair_is_in_the_moving_images_millimetres(
     landmarks_truth: Path, tmp_path: Path
 ) -> None:
     task = small_task("task_02")
-    found = pair_accuracy(task, landmarks_truth, fixed_id=1, moving_id=2, field=zero_field())
+    found = pair_accuracy(task, landmarks_truth, pair=pair_of("task_02", 1, 2), field=zero_field())
     assert found is not None
     assert (found.metric, found.value, found.initial) == (Metric.TRE, 2.0, 2.0)  # the mask's 2 mm
     data_dir = tmp_path / "data"
     save_map(data_dir / "task_02/case_002_insp.nii.gz", np.ones(GRID, dtype=np.uint8), (3, 1, 1))
     found = pair_accuracy(
-        task, landmarks_truth, fixed_id=1, moving_id=2, field=zero_field(), data_dir=data_dir
+        task, landmarks_truth, pair=pair_of("task_02", 1, 2), field=zero_field(), data_dir=data_dir
     )
     assert found is not None
     assert found.value == 3.0
@@ -166,7 +185,7 @@ def test_a_pair_without_truth_is_none(labels_truth: Path) -> None:
     for task in ("task_01", "task_02"):
         assert (
             pair_accuracy(
-                small_task(task), labels_truth, fixed_id=99, moving_id=98, field=zero_field()
+                small_task(task), labels_truth, pair=pair_of(task, 99, 98), field=zero_field()
             )
             is None
         )
@@ -176,7 +195,7 @@ def test_half_of_a_truth_is_an_error_that_names_the_other_half(labels_truth: Pat
     (labels_truth / "task_01/seg0014_tcia_CT.nii.gz").unlink()
     with pytest.raises(DataError, match="seg0014_tcia_CT"):
         pair_accuracy(
-            small_task("task_01"), labels_truth, fixed_id=12, moving_id=14, field=zero_field()
+            small_task("task_01"), labels_truth, pair=pair_of("task_01", 12, 14), field=zero_field()
         )
 
 
@@ -189,7 +208,10 @@ def test_a_label_map_that_is_no_image_or_of_another_grid_is_named(labels_truth: 
         spoil()
         with pytest.raises(DataError, match="seg0012_tcia_MR"):
             pair_accuracy(
-                small_task("task_01"), labels_truth, fixed_id=12, moving_id=14, field=zero_field()
+                small_task("task_01"),
+                labels_truth,
+                pair=pair_of("task_01", 12, 14),
+                field=zero_field(),
             )
 
 
@@ -198,7 +220,10 @@ def test_landmarks_that_are_no_landmarks_are_named(landmarks_truth: Path, text: 
     (landmarks_truth / "task_02/landmarks_002_insp.csv").write_text(text)
     with pytest.raises(DataError, match="landmarks_002_insp"):
         pair_accuracy(
-            small_task("task_02"), landmarks_truth, fixed_id=1, moving_id=2, field=zero_field()
+            small_task("task_02"),
+            landmarks_truth,
+            pair=pair_of("task_02", 1, 2),
+            field=zero_field(),
         )
 
 
@@ -206,7 +231,10 @@ def test_without_any_spacing_the_files_looked_for_are_named(landmarks_truth: Pat
     (landmarks_truth / "task_02/mask_001_exp.nii.gz").unlink()
     with pytest.raises(DataError, match=r"case_002_insp.*mask_001_exp"):
         pair_accuracy(
-            small_task("task_02"), landmarks_truth, fixed_id=1, moving_id=2, field=zero_field()
+            small_task("task_02"),
+            landmarks_truth,
+            pair=pair_of("task_02", 1, 2),
+            field=zero_field(),
         )
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from harness.challenge.model import (
     Challenge,
     Metric,
+    PairsCsv,
     builtin_names,
     load_challenge,
     parse_challenge,
@@ -82,6 +83,7 @@ def test_learn2reg_2021_is_the_default_and_has_these_tasks_in_this_order() -> No
     for task in challenge.tasks:
         assert str(task.folder) == task.name
         assert task.pairs.path == f"{task.name}/pairs_val.csv"
+        assert isinstance(task.pairs, PairsCsv)
         assert (task.pairs.fixed_column, task.pairs.moving_column) == ("fixed", "moving")
         name = task.field.path.format(fixed=1, moving=23)
         assert name == f"{task.name}/disp_0001_0023.npz"
@@ -105,6 +107,7 @@ def test_learn2reg_2021_contract() -> None:
 )
 def test_learn2reg_2021_file_names(name: str, fixed: str, moving: str) -> None:
     task = load_challenge().task(name)
+    assert task.images is not None
     assert task.images.fixed.format(fixed=12, moving=12) == fixed
     assert task.images.moving.format(fixed=12, moving=12) == moving
     assert set(task.auxiliary) == {"fixed_mask", "moving_mask"}

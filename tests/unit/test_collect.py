@@ -42,7 +42,7 @@ class Folders:
         return target.read_bytes()
 
     def collect(self) -> CollectedField:
-        return collect_field(self.output, NAME, self.copy, SPEC)
+        return collect_field(self.output, [NAME], self.root / "fields", SPEC)
 
     def refused(self) -> str:
         """The problem of a field that was not even copied."""
@@ -66,11 +66,24 @@ def test_regular_field(folders: Folders) -> None:
     os.utime(folders.field, ns=(1, 1_700_000_000_123_456_789))
     assert folders.collect() == CollectedField(
         state=FieldState.VALID,
+        path=NAME,
         sha256=hashlib.sha256(raw).hexdigest(),
         modified_ns=1_700_000_000_123_456_789,
     )
     assert folders.copy.read_bytes() == raw
     assert folders.field.exists()
+
+
+def test_of_several_names_the_first_counts_and_the_rest_is_left(folders: Folders) -> None:
+    long = PurePosixPath("task_01/disp_0001_0000_0002_0001.npz")
+    raw = folders.write(2.0, folders.output / long)
+    names = [NAME, long]
+    found = collect_field(folders.output, names, folders.root / "fields", SPEC)
+    assert (found.state, found.path) == (FieldState.VALID, long)
+    assert (folders.root / "fields" / long).read_bytes() == raw
+    folders.write(1.0)
+    found = collect_field(folders.output, names, folders.root / "fields", SPEC)
+    assert (found.state, found.path) == (FieldState.VALID, NAME)
 
 
 def test_missing_field(folders: Folders) -> None:
@@ -174,7 +187,7 @@ def test_refusals_leave_no_descriptor_open(folders: Folders) -> None:
     for _ in range(3):
         folders.refused()
         read_small_file(folders.output, NAME, 100)
-        collect_field(folders.output, PurePosixPath("a/b/c/d.npz"), folders.copy, SPEC)
+        collect_field(folders.output, [PurePosixPath("a/b/c/d.npz")], folders.copy, SPEC)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
