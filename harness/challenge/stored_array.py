@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.challenge.field_error import FieldFileError, FieldProblem, unreadable
 from harness.challenge.model import FieldDtype, Layout
 from harness.challenge.shape_hint import shape_hint
-from harness.errors import FieldError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,51 +47,64 @@ def check_stored(stored: StoredArray, spec: FieldSpec) -> Layout:
 
     Raises FieldError with all that is wrong with its type and shape, and how to mend it.
     """
-    problems = []
+    expected, found, fixes = [], [], []
     if stored.dtype not in spec.dtypes:
-        wanted = " or ".join(spec.dtypes)
-        problems.append(
-            f"expected dtype {wanted}, found {stored.dtype}{_dtype_hint(stored.dtype, spec.dtype)}"
-        )
+        expected.append(f"dtype {' or '.join(spec.dtypes)}")
+        found.append(stored.dtype)
+        fixes.append(_dtype_hint(stored.dtype, spec.dtype))
     layout = spec.layout_of(stored.shape)
     if layout is None:
-        wanted = " or ".join(str(spec.shape_in(one)) for one in spec.layouts)
-        problems.append(
-            f"expected shape {wanted}, found {shown(str(stored.shape))}"
-            f"{shape_hint(stored.shape, spec)}"
+        expected.append(f"shape {' or '.join(str(spec.shape_in(one)) for one in spec.layouts)}")
+        found.append(shown(str(stored.shape)))
+        fixes.append(shape_hint(stored.shape, spec))
+    if expected or layout is None:
+        raise FieldFileError(
+            expected=" and ".join(expected),
+            found=" and ".join(found),
+            problem=FieldProblem.WRONG_SHAPE if layout is None else FieldProblem.WRONG_DTYPE,
+            fix="; ".join(filter(None, fixes)),
         )
-    if problems or layout is None:
-        raise FieldError("; ".join(problems))
     return layout
 
 
 def _dtype_hint(found: str, wanted: FieldDtype) -> str:
     if found.startswith("float"):
-        return f": field.astype(np.{wanted})"
+        return f"field.astype(np.{wanted})"
     if found.startswith(("int", "uint")):
-        return f", which holds no fractions of a voxel: field.astype(np.{wanted})"
+        return f"whole numbers hold no parts of a voxel: field.astype(np.{wanted})"
     return ""
 
 
-def read_vectors(stream: ByteStream, stored: StoredArray, layout: Layout) -> FloatArray:
-    """The values of an array that passed :func:`check_stored`, and then the stream's end.
+@dataclass(frozen=True, kw_only=True)
+class OpenArray:
+    """An array that passed :func:`check_stored`, and the stream that its values come next in."""
+
+    stream: ByteStream
+    stored: StoredArray
+    layout: Layout
+
+
+def read_vectors(array: OpenArray) -> FloatArray:
+    """The values, and then the stream's end.
 
     Returns (3, X, Y, Z) in the type they are stored in, in this machine's byte order: a view of the
-    one buffer that is ever held. Raises FieldError where values are missing, left over or not
-    finite.
+    one buffer that is ever held. Raises FieldError where values are left over or not finite, and
+    DamagedError where the stream does.
     """
+    stored = array.stored
     raw = np.empty(stored.nbytes, dtype=np.uint8)
-    n_read = _fill(raw, stream)
-    if n_read != raw.nbytes:
-        raise FieldError(f"expected {raw.nbytes} bytes of values, found {n_read}")
-    if stream.read(1):
-        raise FieldError(f"expected {raw.nbytes} bytes of values, found more")
+    n_read = _fill(raw, array.stream)
+    rest = array.stream.read(1)
+    if n_read != raw.nbytes or rest:
+        raise unreadable(
+            expected=f"{raw.nbytes} bytes of values", found="more" if rest else str(n_read)
+        )
     values = raw.view(np.dtype(stored.dtype).newbyteorder(">" if stored.big_endian else "<"))
     if not values.dtype.isnative:
         values = values.byteswap(inplace=True).view(values.dtype.newbyteorder("="))
     _check_finite(values)
-    array = values.reshape(stored.shape, order="F" if stored.fortran_order else "C")
-    return array if layout is Layout.CHANNELS_FIRST else np.moveaxis(array, -1, 0)
+    vectors = values.reshape(stored.shape, order="F" if stored.fortran_order else "C")
+    return vectors if array.layout is Layout.CHANNELS_FIRST else np.moveaxis(vectors, -1, 0)
 
 
 def _fill(raw: NDArray[np.uint8], stream: ByteStream) -> int:
@@ -119,10 +132,15 @@ def _check_finite(values: FloatArray) -> None:
         found.append(f"{n_nan} values that are NaN")
     if n_infinite:
         found.append(f"{n_infinite} values that are infinite")
-    hint = ""
+    fix = ""
     if n_infinite and values.dtype == np.float16:
-        hint = f"; float16 holds at most {_FLOAT16_MAX}: are they in voxels?"
-    raise FieldError(f"expected finite displacements, found {' and '.join(found)}{hint}")
+        fix = f"float16 holds at most {_FLOAT16_MAX}: are they in voxels?"
+    raise FieldFileError(
+        expected="finite displacements",
+        found=" and ".join(found),
+        problem=FieldProblem.NOT_FINITE,
+        fix=fix,
+    )
 
 
 def _are_finite(values: FloatArray) -> bool:
