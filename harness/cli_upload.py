@@ -56,7 +56,7 @@ def check(
     """
     rules = load_challenge(challenge)
     tasks = read_pairs(rules, data)
-    with open_source(path, runs) as source:
+    with open_source(path, runs, tasks) as source:
         total = sum(len(found.pairs) for found in tasks) * (2 if meaning else 1)
         with Counter("checking fields", total) as counter:
             report = check_fields(
@@ -94,7 +94,7 @@ def pack_fields(
         raise OutputError(f"{output}: is there already; name another with --output, or --force")
     rules = load_challenge(challenge)
     tasks = read_pairs(rules, data)
-    with open_source(path, runs) as source:
+    with open_source(path, runs, tasks) as source:
         total = sum(len(found.pairs) for found in tasks) * 2
         with Counter("checking fields", total) as counter:
             report = check_fields(rules, tasks, source, data_dir=data, on_progress=counter.step)
