@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from harness.challenge.field_error import unreadable
-from harness.challenge.inflate import DamagedError
+from harness.challenge.inflate import DamagedError, FrugalFile
 from harness.challenge.model import FieldFormat
 from harness.errors import FieldError
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Beside the array itself: a zip's structures, NIfTI's extensions, deflate's and gzip's worst case.
 _MAX_OVERHEAD_BYTES = 1 << 16
+_MAX_STRUCTURE_BYTES = 1 << 19  # what is read twice: a zip's end, its directory, headers
 
 
 class FieldState(StrEnum):
@@ -58,7 +59,8 @@ def read_field(path: Path, spec: FieldSpec) -> FloatArray:
 
 
 def read_open_field(descriptor: int, name: str, spec: FieldSpec) -> FloatArray:
-    """The same of a file that is open, and stays so; ``name`` tells whether NIfTI is compressed.
+    """The same of a file that is open, and stays so, whatever its position; ``name`` tells whether
+    NIfTI is compressed.
 
     Of a file that is too large the headers are read all the same: they say why it is.
     """
@@ -76,7 +78,8 @@ def read_open_field(descriptor: int, name: str, spec: FieldSpec) -> FloatArray:
         raise unreadable(expected=kind, found="an empty one")
     limit = max_file_bytes(spec)
     too_large = unreadable(expected=f"at most {limit} bytes", found=str(n_bytes))
-    file = io.FileIO(descriptor, closefd=False)
+    file = FrugalFile(io.FileIO(descriptor, closefd=False), limit + _MAX_STRUCTURE_BYTES)
+    file.seek(0)
     try:
         if spec.format is FieldFormat.NPZ:
             opened = open_npz(file, n_bytes, spec)
