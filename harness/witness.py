@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
@@ -10,8 +11,8 @@ from harness.errors import ImageMissing, OutputError
 from harness.plan import WitnessChoice
 from harness.probe.client import PROBE_MODULE, Probe
 from harness.probe.realtime import Precision
+from harness.probe.spec import WatchSpec
 from harness.probe.trace import Placement
-from harness.probe.watch import WatchSpec
 
 if TYPE_CHECKING:
     from harness.engine.base import Engine, Image
@@ -78,8 +79,10 @@ def sidecar(spec: WatchSpec, engine: Engine, image: Image, *, name: str) -> Prob
             realtime=spec.realtime,
         )
     )
-    inside = {"data_dir": Path(_DATA), "output_dir": Path(_OUTPUT), "trace": Path(_TRACE)}
-    return Probe(spec.model_copy(update=inside), helper, trace=spec.trace)
+    inside = dataclasses.replace(
+        spec, data_dir=Path(_DATA), output_dir=Path(_OUTPUT), trace=Path(_TRACE)
+    )
+    return Probe(inside, helper, trace=spec.trace)
 
 
 def _reference_image(plan: Plan, engine: Engine) -> Image:
