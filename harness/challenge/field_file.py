@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import IO, TYPE_CHECKING
 
-import numpy as np
-
 from harness.errors import FieldError
 
 if TYPE_CHECKING:
@@ -30,6 +28,7 @@ _MAX_OVERHEAD_BYTES = 1 << 16  # zip structures and deflate's worst case beside 
 _MAX_MEMBERS = 1
 _MAX_READ_BYTES = (1 << 16) + 22  # what a zip archive's end and its comment may take
 _CHUNK_BYTES = 1 << 16
+_NPY_CODES = {"float16": "f2", "float32": "f4", "float64": "f8"}
 _MAX_SHOWN = 60  # characters of a file's own text that a message repeats
 
 
@@ -119,6 +118,14 @@ def _read_npz(file: IO[bytes], spec: FieldSpec) -> FloatArray:
     if n_read != spec.nbytes or rest:
         found = "more" if rest else n_read
         raise FieldError(f"expected {spec.nbytes} bytes of values, found {found}")
+    return _finite_array(raw, header, spec)
+
+
+def _finite_array(raw: bytearray, header: _NpyHeader, spec: FieldSpec) -> FloatArray:
+    # Here and not above, so that a run imports NumPy (0.1 s) while its container is removed, not
+    # before it starts.
+    import numpy as np  # noqa: PLC0415
+
     array: FloatArray = np.frombuffer(raw, dtype=np.dtype(header.dtype)).reshape(
         spec.shape, order="F" if header.fortran_order else "C"
     )
@@ -190,13 +197,15 @@ def _check_header(header: _NpyHeader, spec: FieldSpec) -> None:
 
 def _spellings(dtype: str) -> tuple[str, ...]:
     """How NPY headers spell a type: in either byte order."""
-    code = np.dtype(dtype).str[1:]
+    code = _NPY_CODES[dtype]
     return "<" + code, ">" + code
 
 
 def _dtype_name(descr: str) -> str:
     """NumPy's name of a plain type; other texts are not handed to its parser."""
     if re.fullmatch(r"[<>|][biufc][0-9]{1,2}", descr):
+        import numpy as np  # noqa: PLC0415 - see _finite_array
+
         with contextlib.suppress(TypeError):
             return str(np.dtype(descr))
     return _shown(repr(descr))
