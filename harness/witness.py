@@ -17,14 +17,18 @@ from harness.probe.trace import Placement
 if TYPE_CHECKING:
     from harness.engine.base import Engine, Image
     from harness.plan import Plan
+    from harness.probe.client import ChildProgram
     from harness.store import RunDirectory
 
 # What the probe in a container sees.
 _DATA, _OUTPUT, _TRACE = "/witness/data", "/witness/output", "/witness/trace.jsonl"
 
 
-def start_witness(plan: Plan, engine: Engine, run_dir: RunDirectory) -> Probe:
-    """The probe to enter before the submission's container is made.
+def start_witness(
+    plan: Plan, engine: Engine, run_dir: RunDirectory, ahead: ChildProgram | None = None
+) -> Probe:
+    """The probe to enter before the submission's container is made. ``ahead``: its program, when
+    that was started already; whoever did so ends it.
 
     Raises ImageMissing when it must run in a container and there is no image for it.
     """
@@ -41,7 +45,7 @@ def start_witness(plan: Plan, engine: Engine, run_dir: RunDirectory) -> Probe:
     if spec.placement is Placement.SIDECAR:
         name = f"witness-of-{run_dir.submission}-{run_dir.run_id}"
         return sidecar(spec, engine, _reference_image(plan, engine), name=name)
-    return Probe(spec)
+    return Probe(spec, ahead)
 
 
 def choose_placement(plan: Plan, engine: Engine) -> Placement:

@@ -69,7 +69,7 @@ class Measured:
 def run_with_harness(site: Site, image: Image, seconds: float) -> Measured:
     """``harness run`` as a user calls it: a new process, from its start to its end."""
     command = [
-        *(sys.executable, "-m", "harness.cli", "run", image.reference, "--engine", "docker"),
+        *(sys.executable, "-m", "harness", "run", image.reference, "--engine", "docker"),
         *("--challenge", str(site.challenge(seconds)), "--data", str(site.folder / "test")),
         *("--runs", str(site.folder / "runs"), "--submission", str(site.folder / "submission")),
         *("--truth", str(site.folder / "none")),

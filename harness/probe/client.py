@@ -61,6 +61,9 @@ class ChildProgram:
         return self._running().pid
 
     def start(self) -> None:
+        """Does nothing when it runs already: it may have been started ahead."""
+        if self._process is not None:
+            return
         pipe = subprocess.PIPE
         environment = {**os.environ, "PYTHONPATH": _search_path()}
         self._process = subprocess.Popen(

@@ -37,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "compare": {"challenge", "machine", "store"},
     "spread": {"cache", "challenge", "machine", "store"},
-    "repeat": {"engine", "execute", "plan", "store"},
+    "repeat": {"engine", "execute", "plan", "probe", "store"},
     "evaluate": {"errors", "challenge"},
     "phantom": {"errors", "challenge"},
     "doctor": {"errors", "challenge", "engine"},
