@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from harness.challenge.field_file import FieldState, max_file_bytes, read_field
+from harness.challenge.field_file import FieldState, check_field, max_file_bytes
 from harness.challenge.model import FieldFormat
 from harness.errors import FieldError, OutputError
 
@@ -80,7 +80,7 @@ def _collect(
     finally:
         os.close(descriptor)
     try:
-        read_field(destination, spec)
+        check_field(destination, spec)
     except FieldError as error:
         return CollectedField(
             state=FieldState.INVALID, problem=str(error), sha256=digest, modified_ns=modified_ns

@@ -9,9 +9,8 @@ from __future__ import annotations
 import signal
 import sys
 
-from pydantic import ValidationError
-
-from harness.probe.watch import Watcher, WatchSpec
+from harness.probe.spec import WatchSpec
+from harness.probe.watch import Watcher
 
 
 def main() -> int:
@@ -21,11 +20,14 @@ def main() -> int:
     try:
         # Unbuffered: the watch polls the descriptor itself for its end.
         with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as control:
-            spec = WatchSpec.model_validate_json(control.readline())
+            line = control.readline()
+        if not line:  # started ahead, and not needed after all
+            return 0
+        spec = WatchSpec.from_line(line)
         watcher = Watcher(spec)
         with spec.trace.open("wb") as trace:
             watcher.run(trace, sys.stdin.fileno(), sys.stdout.buffer)
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0

@@ -11,19 +11,18 @@ import queue
 import select
 import threading
 import time
-from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
-
-from pydantic import BaseModel, ConfigDict
 
 from harness.probe import inotify
 from harness.probe.realtime import Precision, become_punctual, follow_watcher
-from harness.probe.trace import End, Event, FileEvent, Header, Placement, Root, to_line
+from harness.probe.trace import End, Event, FileEvent, Header, Root, to_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import PurePosixPath
 
     from harness.probe.inotify import RawEvent
+    from harness.probe.spec import WatchSpec
 
 _READ_BYTES = 1 << 16
 _IDLE_MS = 20  # the writer gets its work when nothing has happened for so long ...
@@ -55,31 +54,6 @@ _EVENTS = {
     inotify.IN_DELETE: Event.DELETED,
 }
 _COMPLETIONS = frozenset({Event.CLOSED, Event.MOVED_IN})
-
-
-class WatchSpec(BaseModel):
-    """What to watch. ``inputs`` and ``fields`` are paths relative to ``data_dir`` and
-    ``output_dir``; events of other files are left out, however many a submission makes.
-
-    All paths are as the probe sees them. ``spare_cpu`` is a CPU that the submission can be kept
-    off: where real-time scheduling is refused the probe moves there. Without ``realtime`` it is as
-    if it were refused (for tests and benchmarks).
-
-    ``max_events``: some hundred for each of a thousand pairs. A submission can make millions, and
-    each takes memory and time where the trace is read.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    placement: Placement
-    trace: Path
-    data_dir: Path
-    output_dir: Path
-    inputs: tuple[PurePosixPath, ...]
-    fields: tuple[PurePosixPath, ...]
-    max_events: int = 100_000
-    realtime: bool = True
-    spare_cpu: int | None = None
 
 
 class Watcher:

@@ -14,7 +14,7 @@ import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from harness.challenge.field_file import max_file_bytes, read_field
+from harness.challenge.field_file import check_field, max_file_bytes, read_field
 from harness.challenge.model import FieldDtype, FieldSpec, load_challenge
 from harness.errors import FieldError
 from tests.tiny import HALF
@@ -99,6 +99,9 @@ def refusal(path: Path, raw: bytes | None = None, spec: FieldSpec = SPEC) -> str
     with pytest.raises(FieldError) as caught:
         read_field(path, spec)
     message = str(caught.value)
+    with pytest.raises(FieldError) as checked:
+        check_field(path, spec)
+    assert str(checked.value) == message
     assert message.isprintable()
     assert len(message) < 400
     return message
@@ -140,6 +143,36 @@ def test_other_types_of_later_editions(field_path: Path, dtype: FieldDtype) -> N
     spec = SPEC.model_copy(update={"dtype": dtype})
     np.savez_compressed(field_path, FIELD.astype(dtype.value))
     assert read_field(field_path, spec).dtype == np.dtype(dtype.value)
+
+
+@given(
+    dtype=st.sampled_from(list(FieldDtype)),
+    order=st.sampled_from(("<", ">")),
+    place=st.integers(0, FIELD.size - 1),
+    bits=st.integers(0, 2**64 - 1),
+)
+@example(dtype=FieldDtype.FLOAT16, order="<", place=0, bits=0x7BFF)  # the largest number
+@example(dtype=FieldDtype.FLOAT16, order=">", place=0, bits=0xFC00)
+@example(dtype=FieldDtype.FLOAT32, order="<", place=0, bits=0x7F7F_FFFF)  # the largest number
+@example(dtype=FieldDtype.FLOAT32, order="<", place=0, bits=0x7F80_0000)
+@example(dtype=FieldDtype.FLOAT64, order=">", place=0, bits=0x7FEF_FFFF_FFFF_FFFF)
+@example(dtype=FieldDtype.FLOAT64, order=">", place=0, bits=0xFFF0_0000_0000_0000)
+@settings(deadline=None, max_examples=200)
+def test_any_bits_of_a_value_are_judged_as_numpy_does(
+    shared_path: Path, dtype: FieldDtype, order: Literal["<", ">"], place: int, bits: int
+) -> None:
+    array = FIELD.astype(np.dtype(dtype.value).newbyteorder(order))
+    size = array.itemsize
+    values = array.reshape(-1)
+    values[place] = np.frombuffer(
+        (bits % 256**size).to_bytes(size, "little" if order == "<" else "big"), array.dtype
+    )[0]
+    np.savez(shared_path, array)
+    spec = SPEC.model_copy(update={"dtype": dtype})
+    if np.isfinite(values).all():
+        check_field(shared_path, spec)
+    else:
+        assert "found 1 values that are NaN or infinite" in refusal(shared_path, spec=spec)
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])

@@ -37,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "compare": {"challenge", "machine", "store"},
     "spread": {"cache", "challenge", "machine", "store"},
-    "repeat": {"engine", "execute", "plan", "store"},
+    "repeat": {"engine", "execute", "plan", "probe", "store"},
     "check": {"errors", "challenge", "store", "text"},
     "export": {"errors", "challenge", "engine", "machine", "store", "timing"},
     "evaluate": {"errors", "challenge"},
@@ -52,6 +52,7 @@ TOP = {
     "console_check",
     "live",
     "first_look",
+    "upload",
 }  # may import everything
 
 # What the reference container holds beside the standard library.
