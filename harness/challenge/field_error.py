@@ -27,3 +27,7 @@ class FieldFileError(FieldError):
         self.fix = fix
         hint = f"; {fix}" if fix else ""
         super().__init__(f"expected {expected}, found {found}{hint}")
+
+
+def unreadable(expected: str, found: str, fix: str = "") -> FieldFileError:
+    return FieldFileError(problem=FieldProblem.UNREADABLE, expected=expected, found=found, fix=fix)

@@ -1,0 +1,122 @@
+"""The array of an ``.npz`` field file: its headers, checked, then its values; never a pickle."""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import IO, TYPE_CHECKING
+
+from harness.challenge.field_error import unreadable
+from harness.challenge.inflate import ByteStream, DamagedError, read_exactly
+from harness.challenge.stored_array import (
+    FieldValues,
+    StoredArray,
+    check_stored,
+    read_values,
+    shown,
+)
+from harness.challenge.zip_directory import (
+    DEFLATED,
+    STORED,
+    ZipEnd,
+    ZipEntry,
+    open_entry,
+    read_end,
+    read_entries,
+)
+
+if TYPE_CHECKING:
+    from harness.challenge.model import FieldSpec
+
+_MAX_HEADER_BYTES = 4096  # NumPy writes 128 or 192 for an array of four axes
+_MAX_DIRECTORY_BYTES = 1 << 16  # room for a few names to tell, where several arrays were saved
+_MAGIC = b"\x93NUMPY"
+_SHOWN_NAMES = 4
+_ONE_ARRAY = "np.savez_compressed(path, field), with nothing else"
+# NumPy's names, by the letter of the kind and the size in bytes (numpy.lib.format).
+_KINDS = {
+    ("b", 1): "bool",
+    **{("i", n): f"int{8 * n}" for n in (1, 2, 4, 8)},
+    **{("u", n): f"uint{8 * n}" for n in (1, 2, 4, 8)},
+    **{("f", n): f"float{8 * n}" for n in (2, 4, 8, 16)},
+    **{("c", n): f"complex{8 * n}" for n in (8, 16, 32)},
+}
+
+
+def read_npz(file: IO[bytes], file_bytes: int, spec: FieldSpec) -> FieldValues:
+    """Raises FieldFileError."""
+    try:
+        end = read_end(file, file_bytes)
+        entry = _only_entry(file, end)
+        stream = open_entry(file, entry, end)
+        stored, header_bytes = _read_header(stream)
+        layout = check_stored(stored, spec)
+        if entry.n_bytes != header_bytes + stored.nbytes:
+            found = shown(str(entry.n_bytes - header_bytes))
+            raise unreadable(f"{stored.nbytes} bytes of values", found)
+        return read_values(stream, stored, layout)
+    except DamagedError as error:
+        raise unreadable("an .npz file", f"a damaged or truncated one ({error})") from error
+
+
+def _only_entry(file: IO[bytes], end: ZipEnd) -> ZipEntry:
+    if end.n_entries != 1 and end.directory_bytes > _MAX_DIRECTORY_BYTES:
+        raise unreadable("one array in the file", shown(str(end.n_entries)))
+    if end.directory_bytes > 2 * _MAX_DIRECTORY_BYTES:
+        raise DamagedError(f"a directory of {end.directory_bytes} bytes")
+    entries = read_entries(file, end)
+    if len(entries) != 1:
+        names = ", ".join(shown(repr(entry.name)) for entry in entries[:_SHOWN_NAMES])
+        raise unreadable("one array in the file", f"{len(entries)} ({names})", _ONE_ARRAY)
+    if entries[0].encrypted:
+        raise unreadable("an array anybody can read", "an encrypted one")
+    if entries[0].method not in (STORED, DEFLATED):
+        raise unreadable("an array stored or deflated", "another compression")
+    return entries[0]
+
+
+def _read_header(stream: ByteStream) -> tuple[StoredArray, int]:
+    """The header of NumPy's NPY format, versions 1 to 3 (numpy.lib.format), and its length."""
+    start = read_exactly(stream, len(_MAGIC) + 2)
+    if not start.startswith(_MAGIC) or start[6] not in (1, 2, 3):
+        raise unreadable("a NumPy array inside the .npz file", "something else")
+    length_bytes = 2 if start[6] == 1 else 4
+    length = int.from_bytes(read_exactly(stream, length_bytes), "little")
+    if length > _MAX_HEADER_BYTES:
+        raise unreadable(f"an array header of at most {_MAX_HEADER_BYTES} bytes", str(length))
+    return _parsed(read_exactly(stream, length)), len(start) + length_bytes + length
+
+
+def _parsed(header: bytes) -> StoredArray:
+    try:
+        content = ast.literal_eval(header.decode("utf-8").strip())
+        shape, descr = content["shape"], content["descr"]
+        fortran_order = bool(content["fortran_order"])
+    except (
+        *(SyntaxError, ValueError, KeyError, TypeError),
+        *(OverflowError, MemoryError, RecursionError),
+    ) as error:
+        raise unreadable("a NumPy array header", "something unreadable") from error
+    if not isinstance(shape, tuple) or not all(type(n) is int for n in shape):
+        raise unreadable("a NumPy array header", "a shape that is none")
+    if not isinstance(descr, str):
+        raise unreadable("one number a voxel", "an array of records")
+    if "O" in descr:
+        raise unreadable(
+            "an array of numbers",
+            "pickled Python objects",
+            "np.savez_compressed(path, np.asarray(field, dtype))",
+        )
+    return StoredArray(
+        shape=shape,
+        dtype=_dtype_name(descr),
+        big_endian=descr.startswith(">"),
+        fortran_order=fortran_order,
+    )
+
+
+def _dtype_name(descr: str) -> str:
+    """NumPy's name of a plain type; other texts are not handed to its parser."""
+    match = re.fullmatch(r"[<>|=]([biufc])([0-9]{1,2})", descr)
+    kind = match and _KINDS.get((match[1], int(match[2])))
+    return kind or shown(repr(descr))

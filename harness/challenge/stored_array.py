@@ -1,0 +1,175 @@
+"""What a field file's header says of its array, checked against the task; then its values."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.challenge.field_error import FieldFileError, FieldProblem
+from harness.challenge.model import FieldDtype, Layout
+from harness.challenge.shape_hint import shape_hint
+
+if TYPE_CHECKING:
+    from harness.challenge.field import FloatArray
+    from harness.challenge.inflate import ByteStream
+    from harness.challenge.model import FieldSpec
+
+_CHUNK_BYTES = 1 << 18
+_CHECKED_VALUES = 1 << 16  # as many as stay in the cache
+_MAX_SHOWN = 60  # characters of a file's own text that a message repeats
+_FLOAT16_MAX = 65504
+_FLOAT16_EXPONENT = 0x7C00
+# First bytes of values that are not finite, by the size of their type.
+_NOT_FINITE = {2: bytes((*range(0x7C, 0x80), *range(0xFC, 0x100))), 4: b"\x7f\xff", 8: b"\x7f\xff"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredArray:
+    """An array as its header describes it. ``dtype``: NumPy's name of the type, or what a message
+    calls one that has none."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    big_endian: bool
+    fortran_order: bool
+
+    @property
+    def nbytes(self) -> int:
+        """Of an array whose type is known to be one of :class:`FieldDtype`."""
+        return math.prod(self.shape) * FieldDtype(self.dtype).itemsize
+
+
+def check_stored(stored: StoredArray, spec: FieldSpec) -> Layout:
+    """Which of the accepted layouts the array has.
+
+    Raises FieldError with all that is wrong with its type and shape, and how to mend it.
+    """
+    expected, found, fixes = [], [], []
+    problem = FieldProblem.WRONG_DTYPE
+    if stored.dtype not in spec.dtypes:
+        expected.append("dtype " + " or ".join(spec.dtypes))
+        found.append(stored.dtype)
+        fixes.append(_dtype_hint(stored.dtype, spec.dtype))
+    layout = spec.layout_of(stored.shape)
+    if layout is None:
+        problem = FieldProblem.WRONG_SHAPE
+        expected.append("shape " + " or ".join(str(spec.shape_in(one)) for one in spec.layouts))
+        found.append(shown(str(stored.shape)))
+        fixes.append(shape_hint(stored.shape, spec).removeprefix("; "))
+    if expected or layout is None:
+        raise FieldFileError(
+            problem=problem,
+            expected=" and ".join(expected),
+            found=" and ".join(found),
+            fix="; ".join(filter(None, fixes)),
+        )
+    return layout
+
+
+def _dtype_hint(found: str, wanted: FieldDtype) -> str:
+    if found.startswith("float"):
+        return f"field.astype(np.{wanted})"
+    if found.startswith(("int", "uint")):
+        return f"whole numbers hold no fractions of a voxel: field.astype(np.{wanted})"
+    return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldValues:
+    """The bytes of a field's values, all of them, and how to read them."""
+
+    raw: bytearray
+    stored: StoredArray
+    layout: Layout
+
+    def are_surely_finite(self) -> bool:
+        """Is no value's first byte (sign and most of the exponent, IEEE 754) that of one which is
+        not finite? Such a byte may also belong to a very large number."""
+        size = FieldDtype(self.stored.dtype).itemsize
+        highest = self.raw[0 if self.stored.big_endian else size - 1 :: size]
+        return len(highest.translate(None, _NOT_FINITE[size])) == len(highest)
+
+    def vectors(self) -> FloatArray:
+        """(3, X, Y, Z) in the type they are stored in, in this machine's byte order: a view of the
+        one buffer that is ever held. Raises FieldFileError for values that are not finite."""
+        import numpy as np  # noqa: PLC0415 - see harness.challenge.field_file.check_field
+
+        order = ">" if self.stored.big_endian else "<"
+        dtype = np.dtype(self.stored.dtype).newbyteorder(order)  # type: ignore[arg-type]
+        values: FloatArray = np.frombuffer(self.raw, dtype=dtype)
+        if not values.dtype.isnative:
+            values = values.byteswap(inplace=True).view(values.dtype.newbyteorder("="))
+        _check_finite(values)
+        fortran = self.stored.fortran_order
+        array = values.reshape(self.stored.shape, order="F" if fortran else "C")
+        return array if self.layout is Layout.CHANNELS_FIRST else np.moveaxis(array, -1, 0)
+
+
+def read_values(stream: ByteStream, stored: StoredArray, layout: Layout) -> FieldValues:
+    """The values of an array that passed :func:`check_stored`, and then the stream's end.
+
+    Raises FieldFileError where values are missing or left over.
+    """
+    raw = bytearray(stored.nbytes)
+    n_read = _fill(raw, stream)
+    if n_read != len(raw) or stream.read(1):
+        raise FieldFileError(
+            problem=FieldProblem.UNREADABLE,
+            expected=f"{len(raw)} bytes of values",
+            found=str(n_read) if n_read != len(raw) else "more",
+        )
+    return FieldValues(raw=raw, stored=stored, layout=layout)
+
+
+def _fill(raw: bytearray, stream: ByteStream) -> int:
+    """Fill the buffer as far as the stream goes; how many bytes that was."""
+    n_read = 0
+    with memoryview(raw) as buffer:
+        while chunk := stream.read(min(_CHUNK_BYTES, len(raw) - n_read)):
+            buffer[n_read : n_read + len(chunk)] = chunk
+            n_read += len(chunk)
+    return n_read
+
+
+def _check_finite(values: FloatArray) -> None:
+    """Piece by piece: the truth values of all at once would need half the memory of float16."""
+    import numpy as np  # noqa: PLC0415 - see harness.challenge.field_file.check_field
+
+    n_nan = n_infinite = 0
+    for start in range(0, values.size, _CHECKED_VALUES):
+        piece = values[start : start + _CHECKED_VALUES]
+        if not _are_finite(piece):
+            n_nan += int(np.count_nonzero(np.isnan(piece)))
+            n_infinite += int(np.count_nonzero(np.isinf(piece)))
+    if not n_nan and not n_infinite:
+        return
+    found = []
+    if n_nan:
+        found.append(f"{n_nan} values that are NaN")
+    if n_infinite:
+        found.append(f"{n_infinite} values that are infinite")
+    fix = ""
+    if n_infinite and values.dtype == np.float16:
+        fix = f"float16 holds at most {_FLOAT16_MAX}: are they in voxels?"
+    raise FieldFileError(
+        problem=FieldProblem.NOT_FINITE,
+        expected="finite displacements",
+        found=" and ".join(found),
+        fix=fix,
+    )
+
+
+def _are_finite(values: FloatArray) -> bool:
+    import numpy as np  # noqa: PLC0415 - see harness.challenge.field_file.check_field
+
+    if values.dtype == np.float16:
+        # All bits of the exponent are set; NumPy converts each value, 20 times as long.
+        exponents = values.view(np.uint16) & np.uint16(_FLOAT16_EXPONENT)
+        return not (exponents == _FLOAT16_EXPONENT).any()
+    return bool(np.isfinite(values).all())
+
+
+def shown(text: str) -> str:
+    """As much of a file's own text as a message repeats; the caller has made it printable."""
+    return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "..."
