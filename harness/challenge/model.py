@@ -356,6 +356,10 @@ class Mount(_Model):
     target: Annotated[str, Field(pattern=r"^/[^:,]+$")]
     path: Pattern = "."
 
+    @property
+    def is_whole_data(self) -> bool:
+        return self.source == "data" and PurePosixPath(self.path) == PurePosixPath()
+
 
 class ContainerContract(_Model):
     mounts: tuple[Mount, ...]
