@@ -7,16 +7,24 @@ import os
 import signal
 import sys
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness import __version__, cli_challenge, console
+from harness import __version__, cli_challenge, cli_upload, console
 from harness.cache import CacheMode
 from harness.challenge.model import DEFAULT_CHALLENGE, builtin_names, load_challenge
 from harness.challenge.pairs import check_data, is_present
+from harness.cli_options import (
+    BaseImageOption,
+    ChallengeOption,
+    DataOption,
+    EngineArgument,
+    EngineOption,
+    RunsOption,
+    TruthOption,
+)
 from harness.collect import check_writable, publish_fields
 from harness.compare import compare
 from harness.doctor import Level, examine
@@ -54,42 +62,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(cli_challenge.app)
-
-
-class EngineOption(StrEnum):
-    AUTO = "auto"
-    DOCKER = "docker"
-    PROCESS = "process"
-
-
-EngineArgument = Annotated[
-    EngineOption,
-    typer.Option(
-        "--engine",
-        help="docker: in a container. process: as a plain child process, no isolation. "
-        "auto: docker where a daemon answers, else process.",
-    ),
-]
-DataOption = Annotated[Path, typer.Option("--data", help="Folder with task_01/, task_02/, ...")]
-TruthOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--truth",
-        help="Folder with the truth, which the submission never sees. \\[default: beside the data]",
-        show_default=False,
-    ),
-]
-RunsOption = Annotated[Path, typer.Option("--runs", help="Folder that keeps every run.")]
-BaseImageOption = Annotated[
-    str | None,
-    typer.Option("--base-image", help="Image to build on instead of the Dockerfile's default."),
-]
-ChallengeOption = Annotated[
-    str,
-    typer.Option(
-        "--challenge", help=f"A YAML file or one of the built-in: {', '.join(builtin_names())}."
-    ),
-]
 
 
 def _version(value: bool) -> None:
@@ -361,6 +333,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     """The end of the terminal or of the caller counts as Ctrl-C: stop, and keep what is there."""
     del number, frame
     raise KeyboardInterrupt
+
+
+app.add_typer(cli_upload.app)
 
 
 def main() -> None:

@@ -46,6 +46,7 @@ _STATE_STYLE = {
 }
 _PRECISION = {
     Precision.FIFO: "witnessed with real-time scheduling, 2 ms off at worst",
+    Precision.RESERVED_CPU: "witnessed from a CPU of the witness's own, 5 ms off at worst",
     Precision.PLAIN: "witnessed without real-time scheduling, up to 25 ms off (harness doctor)",
 }
 _MUCH_FOLDING_PERCENT = 5.0  # published methods stay well below 1 %

@@ -7,7 +7,14 @@ from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Self
 
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from harness.console import err, note, seconds
 from harness.execute import Progress as RunProgress
@@ -31,6 +38,41 @@ class BuildLog:
             note(f"  build: {self._step}")
         elif text and not text.startswith(("--->", "Removing intermediate", "Successfully")):
             note(f"  build: {text}")
+
+
+class Counter(AbstractContextManager["Counter"]):
+    """A bar for long work that says nothing else; only where there is a terminal."""
+
+    def __init__(self, doing: str, total: int, *, in_bytes: bool = False) -> None:
+        amount = DownloadColumn() if in_bytes else MofNCompleteColumn()
+        self._bar = Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(bar_width=30),
+            amount,
+            TimeElapsedColumn(),
+            console=err,
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        )
+        self._task = self._bar.add_task(escape(doing), total=total)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def step(self, _what: str = "") -> None:
+        self._bar.advance(self._task)
+
+    def reach(self, amount: int) -> None:
+        self._bar.update(self._task, completed=amount)
 
 
 class RunView(AbstractContextManager["RunView"]):

@@ -374,6 +374,13 @@ class ContainerContract(_Model):
         return mounts
 
 
+class Upload(_Model):
+    """The zip that teams upload: fields in the output folder's layout, and ``dummy_file`` at its
+    top level where the challenge's site wants one (any file there will do)."""
+
+    dummy_file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
+
+
 class Limits(_Model):
     """What a run may use. Sizes in bytes, durations in seconds.
 
@@ -400,6 +407,7 @@ class Challenge(_Model):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
     title: str
     container: ContainerContract
+    upload: Upload = Upload()
     limits: Limits
     tasks: Annotated[tuple[Task, ...], Field(min_length=1)]
 

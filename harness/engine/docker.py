@@ -134,6 +134,16 @@ class DockerEngine:
                 raise _missing(reference, reason(error)) from error
         return Image(id=str(image.id), reference=reference)
 
+    def size_bytes(self, image: Image) -> int:
+        """What the engine says the image's layers take, uncompressed."""
+        with engine_errors(f"looking at the image {image.reference}"):
+            return int(self._client.images.get(image.id).attrs["Size"])
+
+    def save(self, image: Image) -> Iterator[bytes]:
+        """The image under its name as a tar file (``docker save``), in chunks."""
+        with engine_errors(f"saving the image {image.reference}"):
+            yield from self._client.api.get_image(image.reference)
+
     def prepare(self, spec: RunSpec) -> ContainerExecution:
         """Raises BuildError for an image that names no program to run."""
         with engine_errors(f"looking at the image {spec.image.reference}"):

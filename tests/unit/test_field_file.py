@@ -10,7 +10,6 @@ import os
 import pickle
 import socket
 import struct
-import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
@@ -25,6 +24,7 @@ from hypothesis import strategies as st
 from harness.challenge.field_file import max_file_bytes, read_field
 from harness.challenge.model import FieldDtype, FieldSpec, load_challenge
 from harness.errors import FieldError
+from tests.field_files import field_refusal, peak_bytes
 from tests.tiny import HALF
 
 if TYPE_CHECKING:
@@ -94,24 +94,7 @@ def shared_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def refusal(path: Path, raw: bytes | None = None, spec: FieldSpec = SPEC) -> str:
-    if raw is not None:
-        path.write_bytes(raw)
-    with pytest.raises(FieldError) as caught:
-        read_field(path, spec)
-    message = str(caught.value)
-    assert message.isprintable()
-    assert len(message) < 400
-    return message
-
-
-def peak_bytes(action: Callable[[], object]) -> int:
-    """The most memory that ``action`` held at a time, as far as Python and NumPy allocated it."""
-    tracemalloc.start()
-    try:
-        action()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    return field_refusal(path, spec, raw)
 
 
 # --- Files that keep the contract ---------------------------------------------------------------
@@ -304,36 +287,70 @@ def test_too_many_values(field_path: Path, n: int) -> None:
 # --- Content ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_values_that_are_not_finite(field_path: Path, value: float) -> None:
-    array = FIELD.copy()
-    array[:, 0, 0, 0] = value
-    np.savez_compressed(field_path, array)
-    assert refusal(field_path) == (
-        "expected finite displacements, found 3 values that are NaN or infinite"
-    )
+OVERFLOW = "; float16 holds at most 65504: are they in voxels?"
 
 
 @pytest.mark.parametrize(
-    ("dtype", "name"),
+    ("values", "found"),
     [
-        ("<f4", "float32"),
-        ("<f8", "float64"),
-        ("<i2", "int16"),
+        ((np.nan, np.nan, np.nan), "3 values that are NaN"),
+        ((np.inf, np.inf, -np.inf), "3 values that are infinite" + OVERFLOW),
+        ((np.nan, 1, np.inf), "1 values that are NaN and 1 values that are infinite" + OVERFLOW),
+    ],
+)
+@pytest.mark.parametrize("byte_order", "<>")
+def test_values_that_are_not_finite(
+    field_path: Path, values: tuple[float, ...], found: str, byte_order: str
+) -> None:
+    """Infinity is what a displacement in the wrong unit becomes in half precision; NaN is not."""
+    array = FIELD.astype(byte_order + "f2")
+    array[:, 0, 0, 0] = values
+    np.savez_compressed(field_path, array)
+    assert refusal(field_path) == f"expected finite displacements, found {found}"
+
+
+def test_infinity_beyond_half_precision(field_path: Path) -> None:
+    spec = SPEC.model_copy(update={"dtype": FieldDtype.FLOAT32})
+    array = FIELD.astype(np.float32)
+    array[0, 0, 0, 0] = np.inf
+    np.savez_compressed(field_path, array)
+    assert refusal(field_path, spec=spec) == (
+        "expected finite displacements, found 1 values that are infinite"
+    )
+
+
+CAST = "field.astype(np.float16)"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "found"),
+    [
+        ("<f4", f"float32: {CAST}"),
+        ("<f8", f"float64: {CAST}"),
+        ("<i2", f"int16, which holds no fractions of a voxel: {CAST}"),
         ("|b1", "bool"),
         ("<c8", "complex64"),
     ],
 )
-def test_wrong_dtype(field_path: Path, dtype: str, name: str) -> None:
+def test_wrong_dtype(field_path: Path, dtype: str, found: str) -> None:
     np.savez_compressed(field_path, FIELD.astype(dtype))
-    assert refusal(field_path) == f"expected dtype float16, found {name}"
+    assert refusal(field_path) == f"expected dtype float16, found {found}"
+
+
+def test_wrong_dtype_and_shape(field_path: Path) -> None:
+    """Both at once, rather than one after another upload."""
+    np.savez_compressed(field_path, np.moveaxis(FIELD, 0, -1).astype(np.float32))
+    assert refusal(field_path) == (
+        f"expected dtype float16, found float32: {CAST}; expected shape (3, 8, 6, 10), found "
+        "(8, 6, 10, 3); components come first: np.moveaxis(field, -1, 0)"
+    )
 
 
 def test_full_resolution(field_path: Path) -> None:
     np.savez_compressed(field_path, np.zeros((3, 16, 12, 20), np.float16))
     assert refusal(field_path) == (
         "expected shape (3, 8, 6, 10), found (3, 16, 12, 20); this is the full resolution, the "
-        "challenge wants half"
+        "challenge wants half: scipy.ndimage.zoom(field, (1, 0.5, 0.5, 0.5), order=1)"
     )
 
 
@@ -369,7 +386,7 @@ def test_pickles_are_not_opened(field_path: Path, tmp_path: Path) -> None:
     mark = tmp_path / "opened"
     array = np.full(1, Trap(mark), dtype=object)
     np.savez(field_path, array)
-    assert refusal(field_path) == "expected dtype float16, found pickled Python objects"
+    assert refusal(field_path) == "expected an array of numbers, found pickled Python objects"
     refusal(field_path, pickle.dumps(Trap(mark)))
     refusal(field_path, zipped(pickle.dumps(Trap(mark))))
     assert not mark.exists()

@@ -38,12 +38,23 @@ ALLOWED: dict[str, set[str]] = {
     "compare": {"challenge", "machine", "store"},
     "spread": {"cache", "challenge", "machine", "store"},
     "repeat": {"engine", "execute", "plan", "store"},
+    "check": {"errors", "challenge", "store", "text"},
+    "export": {"errors", "challenge", "engine", "machine", "store", "timing"},
     "evaluate": {"errors", "challenge"},
     "phantom": {"errors", "challenge"},
     "doctor": {"errors", "challenge", "engine"},
     "outline": {"challenge"},
 }
-TOP = {"cli", "cli_challenge", "console", "live", "first_look"}  # may import everything
+TOP = {
+    "cli",
+    "cli_challenge",
+    "cli_options",
+    "cli_upload",
+    "console",
+    "console_check",
+    "live",
+    "first_look",
+}  # may import everything
 
 # What the reference container holds beside the standard library.
 INSIDE = ("harness.runner", "harness.runner.__main__", "harness.probe.__main__", "harness.timing")

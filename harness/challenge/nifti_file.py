@@ -1,0 +1,207 @@
+"""The array of a NIfTI field file: its header in full, checked, then its values.
+
+NIfTI-1 and NIfTI-2, one file, in either byte order, compressed or not (nifti1.h, nifti2.h). The
+header is parsed here and not by NiBabel, which repairs, warns, and maps files into memory.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+from harness.challenge.inflate import (
+    ByteStream,
+    DamagedError,
+    GunzippedStream,
+    StoredStream,
+    read_exactly,
+)
+from harness.challenge.stored_array import StoredArray, check_stored, read_vectors
+from harness.errors import FieldError
+
+if TYPE_CHECKING:
+    from harness.challenge.field import FloatArray
+    from harness.challenge.model import FieldSpec
+
+MAX_DATA_OFFSET = 1 << 15  # header and extensions; programs that write any write some hundred bytes
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_ZIP_MAGIC = b"PK\3\4"
+# nifti1.h; the names are NumPy's where it has the type.
+_DATATYPES = {
+    2: "uint8",
+    4: "int16",
+    8: "int32",
+    16: "float32",
+    32: "complex64",
+    64: "float64",
+    128: "RGB colours",
+    256: "int8",
+    512: "uint16",
+    768: "uint32",
+    1024: "int64",
+    1280: "uint64",
+    1536: "float128",
+    1792: "complex128",
+    2048: "complex256",
+    2304: "RGBA colours",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Version:
+    """Where a version keeps what we need; ``fields``: dim[8], datatype, bitpix, vox_offset,
+    scl_slope, scl_inter, magic, in the order of ``order``."""
+
+    layout: str
+    order: tuple[int, ...]
+    magic: bytes
+    pair_magic: bytes
+    min_offset: int
+
+    @property
+    def n_bytes(self) -> int:
+        return struct.calcsize("<" + self.layout)
+
+
+# size, unused, dim, intent, datatype, bitpix, slice start, pixdim, vox_offset, slope, intercept,
+# unused, magic.
+_NIFTI1 = _Version(
+    layout="i36x8h14xhh2x32x3f224x4s",
+    order=(*range(1, 14), 14),
+    magic=b"n+1\0",
+    pair_magic=b"ni1\0",
+    min_offset=352,
+)
+# size, magic, datatype, bitpix, dim, intent, pixdim, vox_offset, slope, intercept, unused.
+_NIFTI2 = _Version(
+    layout="i8shh8q24x64xqdd348x",
+    order=(*range(4, 12), 2, 3, *range(12, 15), 1),
+    magic=b"n+2\0\r\n\x1a\n",
+    pair_magic=b"ni2\0\r\n\x1a\n",
+    min_offset=544,
+)
+_VERSIONS = {version.n_bytes: version for version in (_NIFTI1, _NIFTI2)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Header:
+    n_bytes: int
+    dim: tuple[int, ...]
+    datatype: int
+    bits: int
+    offset: float
+    slope: float
+    intercept: float
+    magic: bytes
+    version: _Version
+    big_endian: bool
+
+
+def read_nifti(file: IO[bytes], file_bytes: int, spec: FieldSpec, *, gzipped: bool) -> FloatArray:
+    """The vectors, (3, X, Y, Z), whose scaling is known to be none. Raises FieldError."""
+    _check_kind(file, gzipped=gzipped)
+    stream: ByteStream = StoredStream(file, file_bytes)
+    if gzipped:
+        stream = GunzippedStream(file, file_bytes)
+    try:
+        header = _read_header(stream)
+        stored = StoredArray(
+            shape=_shape(header),
+            dtype=_DATATYPES.get(header.datatype, f"datatype {header.datatype}"),
+            big_endian=header.big_endian,
+            fortran_order=True,
+        )
+        layout = check_stored(stored, spec)
+        _check_header(header, stored)
+        read_exactly(stream, int(header.offset) - header.n_bytes)
+        return read_vectors(stream, stored, layout)
+    except DamagedError as error:
+        raise FieldError(
+            f"expected a NIfTI file, found a damaged or truncated one ({error})"
+        ) from error
+
+
+def _check_kind(file: IO[bytes], *, gzipped: bool) -> None:
+    """Tell a file that is of another kind than its name says."""
+    start = file.read(4)
+    file.seek(0)
+    if start == _ZIP_MAGIC:
+        raise FieldError("expected a NIfTI file, found a zip file; is it an .npz?")
+    if gzipped and not start.startswith(_GZIP_MAGIC):
+        plain = len(start) == 4 and _version(start) is not None
+        hint = "; it is not compressed: name it .nii, or compress it" if plain else ""
+        raise FieldError(f"expected a compressed NIfTI file, found something else{hint}")
+    if not gzipped and start.startswith(_GZIP_MAGIC):
+        raise FieldError("expected a NIfTI file, found a compressed one; name it .nii.gz")
+
+
+def _version(start: bytes) -> tuple[_Version, bool] | None:
+    """The version that the first four bytes name, and whether in big-endian order."""
+    if version := _VERSIONS.get(int.from_bytes(start, "little")):
+        return version, False
+    if version := _VERSIONS.get(int.from_bytes(start, "big")):
+        return version, True
+    return None
+
+
+def _read_header(stream: ByteStream) -> _Header:
+    start = read_exactly(stream, 4)
+    known = _version(start)
+    if known is None:
+        raise FieldError("expected a NIfTI file, found something else")
+    version, big_endian = known
+    raw = start + read_exactly(stream, version.n_bytes - len(start))
+    values = struct.unpack((">" if big_endian else "<") + version.layout, raw)
+    fields = [values[place] for place in version.order]
+    datatype, bits, offset, slope, intercept, magic = fields[8:]
+    return _Header(
+        n_bytes=version.n_bytes,
+        dim=tuple(fields[:8]),
+        datatype=datatype,
+        bits=bits,
+        offset=offset,
+        slope=slope,
+        intercept=intercept,
+        magic=magic,
+        version=version,
+        big_endian=big_endian,
+    )
+
+
+def _shape(header: _Header) -> tuple[int, ...]:
+    n_axes = header.dim[0]
+    if header.magic == header.version.pair_magic:
+        raise FieldError(
+            "expected header and values in one NIfTI file, found the header of a pair (.hdr, .img)"
+        )
+    if header.magic != header.version.magic or not 1 <= n_axes <= 7:
+        raise FieldError("expected a NIfTI header, found something unreadable")
+    return header.dim[1 : n_axes + 1]
+
+
+def _check_header(header: _Header, stored: StoredArray) -> None:
+    """What the values depend on beside shape and type."""
+    bits = 8 * stored.nbytes // math.prod(stored.shape)
+    if header.bits != bits:
+        raise FieldError(
+            f"expected {bits} bits a value, those of {stored.dtype}, found {header.bits}"
+        )
+    first, last = header.version.min_offset, MAX_DATA_OFFSET
+    if not (first <= header.offset <= last and header.offset == int(header.offset)):
+        raise FieldError(
+            f"expected values that start at byte {first} to {last} (vox_offset), "
+            f"found {header.offset:.10g}"
+        )
+    # Unset, 0 or NaN, means unscaled, whatever the intercept (nifti1.h). The reference evaluation
+    # would apply any other in float64, twice the memory of float32; nobody scales floating-point
+    # values but by mistake, so it is refused rather than guessed at.
+    is_unset = header.slope == 0 or math.isnan(header.slope)
+    if not is_unset and (header.slope, header.intercept) != (1, 0):
+        raise FieldError(
+            "expected unscaled values (scl_slope 1, scl_inter 0), found scl_slope "
+            f"{header.slope:.6g}, scl_inter {header.intercept:.6g}; store the displacements "
+            "themselves"
+        )

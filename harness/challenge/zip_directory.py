@@ -1,0 +1,245 @@
+"""The directory of a zip file, read strictly and before any of its data (APPNOTE.TXT 6.3.10).
+
+Our own, since ``zipfile`` makes an object of each of a million entries before they can be counted,
+and forgives what a hostile archive lives on: directories in unusual places, headers that disagree.
+Nothing here believes a number before it is known to lie within the file.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import IO
+
+from harness.challenge.inflate import (
+    ByteStream,
+    CheckedStream,
+    DamagedError,
+    DeflatedStream,
+    StoredStream,
+)
+
+STORED, DEFLATED = 0, 8
+
+_END = struct.Struct("<4s4H2LH")
+_END_MAGIC = b"PK\5\6"
+_MAX_COMMENT_BYTES = (1 << 16) - 1
+_LOCATOR64 = struct.Struct("<4sLQL")
+_LOCATOR64_MAGIC = b"PK\6\7"
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_END64_MAGIC = b"PK\6\6"
+_ENTRY = struct.Struct("<4s4B4H3L5H2L")
+_ENTRY_MAGIC = b"PK\1\2"
+_LOCAL = struct.Struct("<4s2B4H3L2H")
+_LOCAL_MAGIC = b"PK\3\4"
+_EXTRA = struct.Struct("<2H")
+_ZIP64_EXTRA = 1
+_FULL16, _FULL32 = 0xFFFF, 0xFFFFFFFF  # "the real number is elsewhere"
+
+_ENCRYPTED, _PATCH, _STRONG = 1 << 0, 1 << 5, 1 << 6
+_UTF8 = 1 << 11
+_MASKED = 1 << 13
+_UNIX = 3  # the system whose file modes an entry carries
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZipEnd:
+    """What a zip file's end says of its directory, which is known to lie within the file."""
+
+    n_entries: int
+    directory_offset: int
+    directory_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZipEntry:
+    """One member as the directory describes it; every number is a claim.
+
+    ``mode``: its Unix file mode, 0 where it carries none.
+    """
+
+    raw_name: bytes
+    name: str
+    method: int
+    encrypted: bool
+    crc: int
+    packed_bytes: int
+    n_bytes: int
+    header_offset: int
+    mode: int
+
+
+def read_end(file: IO[bytes], file_bytes: int) -> ZipEnd:
+    """Where the directory is and how many entries it has; nothing of it is read.
+
+    Raises DamagedError.
+    """
+    tail_bytes = min(file_bytes, _END.size + _MAX_COMMENT_BYTES)
+    tail = _read_at(file, file_bytes - tail_bytes, tail_bytes)
+    start = tail.rfind(_END_MAGIC)
+    if start < 0 or len(tail) - start < _END.size:
+        raise DamagedError("no zip file, or its end is missing")
+    _, disk, first_disk, here, total, size, offset, comment = _END.unpack_from(tail, start)
+    if len(tail) - start - _END.size != comment:
+        raise DamagedError("other bytes follow its end")
+    end_offset = file_bytes - len(tail) + start
+    locator_offset = end_offset - _LOCATOR64.size
+    if locator_offset >= 0 and _read_at(file, locator_offset, 4) == _LOCATOR64_MAGIC:
+        wide = _read_end64(file, locator_offset)
+        for narrow, full, real in (
+            *((here, _FULL16, wide.n_entries), (total, _FULL16, wide.n_entries)),
+            *((size, _FULL32, wide.directory_bytes), (offset, _FULL32, wide.directory_offset)),
+        ):
+            if narrow not in (full, real):
+                raise DamagedError("its two ends disagree")
+        return wide
+    if disk or first_disk or here != total:
+        raise DamagedError("a part of an archive in several files")
+    if offset + size != end_offset:
+        raise DamagedError("its directory is not where its end says")
+    return ZipEnd(n_entries=total, directory_offset=offset, directory_bytes=size)
+
+
+def _read_end64(file: IO[bytes], locator_offset: int) -> ZipEnd:
+    """The same of an archive with numbers beyond 32 bits (zip64)."""
+    _, disk, end_offset, n_disks = _LOCATOR64.unpack(
+        _read_at(file, locator_offset, _LOCATOR64.size)
+    )
+    if disk or n_disks != 1:
+        raise DamagedError("a part of an archive in several files")
+    if end_offset + _END64.size != locator_offset:
+        raise DamagedError("its zip64 end is not where it says")
+    magic, rest, _, _, disk, first_disk, here, total, size, offset = _END64.unpack(
+        _read_at(file, end_offset, _END64.size)
+    )
+    if magic != _END64_MAGIC or rest != _END64.size - 12:
+        raise DamagedError("its zip64 end is unreadable")
+    if disk or first_disk or here != total:
+        raise DamagedError("a part of an archive in several files")
+    if offset + size != end_offset:
+        raise DamagedError("its directory is not where its end says")
+    return ZipEnd(n_entries=total, directory_offset=offset, directory_bytes=size)
+
+
+def read_entries(file: IO[bytes], end: ZipEnd) -> tuple[ZipEntry, ...]:
+    """All entries. Memory is that of ``end.directory_bytes``: the caller limits it beforehand.
+
+    Raises DamagedError unless the directory holds exactly the promised entries.
+    """
+    directory = _read_at(file, end.directory_offset, end.directory_bytes)
+    entries = []
+    start = 0
+    while start < len(directory):
+        entry, start = _entry(directory, start)
+        if entry.header_offset + entry.packed_bytes > end.directory_offset:
+            raise DamagedError("a member leads outside the file")
+        entries.append(entry)
+    if len(entries) != end.n_entries:
+        raise DamagedError(f"{end.n_entries} members are promised, {len(entries)} are listed")
+    return tuple(entries)
+
+
+def _entry(directory: bytes, start: int) -> tuple[ZipEntry, int]:
+    """The entry at ``start``, and where the next one starts."""
+    if len(directory) - start < _ENTRY.size:
+        raise DamagedError("its directory is cut")
+    fields = _ENTRY.unpack_from(directory, start)
+    magic, _, system, _, _, flags, method, _, _, crc = fields[:10]
+    packed, size, name_bytes, extra_bytes, comment_bytes, disk, _, attributes, offset = fields[10:]
+    name_start = start + _ENTRY.size
+    extra_start = name_start + name_bytes
+    after = extra_start + extra_bytes + comment_bytes
+    if magic != _ENTRY_MAGIC or after > len(directory):
+        raise DamagedError("its directory is unreadable")
+    raw_name = directory[name_start:extra_start]
+    extra = directory[extra_start : extra_start + extra_bytes]
+    size, packed, offset = _wide(extra, (size, packed, offset))
+    if disk not in (0, _FULL16):
+        raise DamagedError("a part of an archive in several files")
+    entry = ZipEntry(
+        raw_name=raw_name,
+        name=_decoded(raw_name, flags),
+        method=method,
+        encrypted=bool(flags & (_ENCRYPTED | _STRONG | _MASKED)),
+        crc=crc,
+        packed_bytes=packed,
+        n_bytes=size,
+        header_offset=offset,
+        mode=attributes >> 16 if system == _UNIX else 0,
+    )
+    if flags & _PATCH:
+        raise DamagedError("a member is a patch of another file")
+    return entry, after
+
+
+def _wide(extra: bytes, numbers: tuple[int, int, int]) -> list[int]:
+    """Size, packed size and offset, with those beyond 32 bits taken from the zip64 field."""
+    fields: list[bytes] = []
+    start = 0
+    while len(extra) - start >= _EXTRA.size:
+        kind, length = _EXTRA.unpack_from(extra, start)
+        start += _EXTRA.size
+        if start + length > len(extra):
+            raise DamagedError("a member's extra field is unreadable")
+        if kind == _ZIP64_EXTRA:
+            fields.append(extra[start : start + length])
+        start += length
+    wanted = [number for number in numbers if number == _FULL32]
+    if not wanted:
+        return list(numbers)
+    if len(fields) != 1 or len(fields[0]) < 8 * len(wanted):
+        raise DamagedError("a member's zip64 field is missing or unreadable")
+    wide = iter(struct.unpack_from(f"<{len(wanted)}Q", fields[0]))
+    return [next(wide) if number == _FULL32 else number for number in numbers]
+
+
+def _decoded(raw: bytes, flags: int) -> str:
+    try:
+        return raw.decode("utf-8" if flags & _UTF8 else "cp437")
+    except UnicodeDecodeError as error:
+        raise DamagedError("a member's name is no text") from error
+
+
+def data_span(file: IO[bytes], entry: ZipEntry, end: ZipEnd) -> tuple[int, int]:
+    """Where a member's data starts and ends in the file, from its local header.
+
+    Raises DamagedError where that header is missing, disagrees with the directory, or the data
+    reaches into the directory.
+    """
+    header = _read_at(file, entry.header_offset, _LOCAL.size)
+    magic, _, _, flags, method, _, _, _, _, _, name_bytes, extra_bytes = _LOCAL.unpack(header)
+    if magic != _LOCAL_MAGIC:
+        raise DamagedError("a member's header is missing")
+    name = _read_at(file, entry.header_offset + _LOCAL.size, name_bytes)
+    encrypted = bool(flags & (_ENCRYPTED | _STRONG | _MASKED))
+    if (name, method, encrypted) != (entry.raw_name, entry.method, entry.encrypted):
+        raise DamagedError("a member's header and the directory disagree")
+    start = entry.header_offset + _LOCAL.size + name_bytes + extra_bytes
+    stop = start + entry.packed_bytes
+    if stop > end.directory_offset:
+        raise DamagedError("a member leads outside the file")
+    return start, stop
+
+
+def open_entry(file: IO[bytes], entry: ZipEntry, end: ZipEnd) -> ByteStream:
+    """The content of a member that is stored or deflated, and checked where it ends.
+
+    Raises DamagedError as :func:`data_span` does.
+    """
+    start, stop = data_span(file, entry, end)
+    file.seek(start)
+    stream: ByteStream
+    if entry.method == STORED:
+        stream = StoredStream(file, stop - start)
+    else:
+        stream = DeflatedStream(file, stop - start)
+    return CheckedStream(stream, n_bytes=entry.n_bytes, crc=entry.crc)
+
+
+def _read_at(file: IO[bytes], offset: int, n_bytes: int) -> bytes:
+    """``n_bytes`` at ``offset``, which must be there."""
+    file.seek(offset)
+    data = file.read(n_bytes)
+    if len(data) != n_bytes:
+        raise DamagedError("it is cut")
+    return data

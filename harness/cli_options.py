@@ -1,0 +1,47 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.challenge.model import builtin_names
+
+
+class EngineOption(StrEnum):
+    AUTO = "auto"
+    DOCKER = "docker"
+    PROCESS = "process"
+
+
+EngineArgument = Annotated[
+    EngineOption,
+    typer.Option(
+        "--engine",
+        help="docker: in a container. process: as a plain child process, no isolation. "
+        "auto: docker where a daemon answers, else process.",
+    ),
+]
+DataOption = Annotated[Path, typer.Option("--data", help="Folder with task_01/, task_02/, ...")]
+TruthOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--truth",
+        help="Folder with the truth, which the submission never sees. \\[default: beside the data]",
+        show_default=False,
+    ),
+]
+RunsOption = Annotated[Path, typer.Option("--runs", help="Folder that keeps every run.")]
+BaseImageOption = Annotated[
+    str | None,
+    typer.Option("--base-image", help="Image to build on instead of the Dockerfile's default."),
+]
+ChallengeOption = Annotated[
+    str,
+    typer.Option(
+        "--challenge", help=f"A YAML file or one of the built-in: {', '.join(builtin_names())}."
+    ),
+]

@@ -1,0 +1,173 @@
+"""Which file is which pair's field: every way a name can be almost right."""
+
+from __future__ import annotations
+
+import time
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.challenge.pairs import Pair, TaskPairs
+from harness.check.findings import Finding, FindingKind, Severity
+from harness.check.names import Matched, match_names
+from tests.tiny import tiny_challenge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+CHALLENGE = tiny_challenge()
+
+
+def make_pair(task: str, fixed: int, moving: int, *, other: str | None = None) -> Pair:
+    return Pair(
+        task=task,
+        fixed_id=fixed,
+        moving_id=moving,
+        fixed=PurePosixPath(f"{task}/img{fixed:04d}.nii.gz"),
+        moving=PurePosixPath(f"{task}/img{moving:04d}.nii.gz"),
+        auxiliary=(),
+        field=PurePosixPath(f"{task}/disp_{fixed:04d}_{moving:04d}.npz"),
+        other_fields=() if other is None else (PurePosixPath(other),),
+    )
+
+
+LONG = "task_01/disp_0001_0000_0002_0001.npz"
+TASKS = (
+    TaskPairs(
+        task=CHALLENGE.task("task_01"),
+        pairs=(make_pair("task_01", 1, 2, other=LONG), make_pair("task_01", 3, 4)),
+    ),
+    TaskPairs(
+        task=CHALLENGE.task("task_02"),
+        pairs=(make_pair("task_02", 7, 8), make_pair("task_02", 8, 9)),
+    ),
+)
+FIRST, SECOND = "task_01/disp_0001_0002.npz", "task_01/disp_0003_0004.npz"
+CHAIN = ("task_02/disp_0007_0008.npz", "task_02/disp_0008_0009.npz")
+
+
+def match(*names: str) -> Matched:
+    return match_names(TASKS, map(PurePosixPath, names))
+
+
+def only(findings: Iterable[Finding]) -> Finding:
+    (finding,) = findings
+    return finding
+
+
+def test_all_fields_under_their_names() -> None:
+    found = match(FIRST, SECOND, *CHAIN)
+    assert found.findings == ()
+    assert {key: str(name) for key, name in found.fields.items()} == {
+        "task_01/0001_0002": FIRST,
+        "task_01/0003_0004": SECOND,
+        "task_02/0007_0008": CHAIN[0],
+        "task_02/0008_0009": CHAIN[1],
+    }
+
+
+def test_a_task_without_files_is_not_attempted_and_no_finding() -> None:
+    found = match(FIRST, SECOND)
+    assert found.findings == ()
+    assert found.attempted == {"task_01"}
+
+
+def test_one_missing_field_of_an_attempted_task() -> None:
+    finding = only(match(SECOND).findings)
+    assert (finding.severity, finding.kind) == (Severity.ERROR, FindingKind.MISSING)
+    assert finding.pair == "task_01/0001_0002"
+    assert finding.expected == f"{FIRST} or {LONG}"
+
+
+@pytest.mark.parametrize(
+    ("name", "why", "fix"),
+    [
+        ("task_01/disp_1_2.npz", "four digits", f"rename it to {FIRST}"),
+        ("task_01/disp_001_002.npz", "four digits", f"rename it to {FIRST}"),
+        ("task_01/disp_0002_0001.npz", "ids are swapped", "on the grid of the fixed image"),
+        ("task_01/disp_0001_0002.npy", "ends in .npy", "np.savez_compressed"),
+        ("task_01/disp_0001_0002.npz.npz", "ends in .npz.npz", "write it as .npz"),
+        ("task_01/disp_0001_0002.nii.gz", "ends in .nii.gz", "harness convert"),
+        ("task_01/disp_0001_0002", "ends in nothing", "write it as .npz"),
+        ("task_01/DISP_0001_0002.NPZ", "other capitals", f"rename it to {FIRST}"),
+        ("disp_0001_0002.npz", "in another folder", f"rename it to {FIRST}"),
+        ("submission/task_01/disp_0001_0002.npz", "in another folder", f"rename it to {FIRST}"),
+        ("Task1/disp_0001_0002.npz", "in another folder", f"rename it to {FIRST}"),
+        ("task_01/field_0001_0002.npz", "", f"rename it to {FIRST}"),
+        ("task_01/disp_0001_to_0002.npz", "", f"rename it to {FIRST}"),
+    ],
+)
+def test_a_name_that_is_almost_right(name: str, why: str, fix: str) -> None:
+    finding = only(match(name, SECOND).findings)
+    assert (finding.severity, finding.kind) == (Severity.ERROR, FindingKind.MISNAMED)
+    assert finding.pair == "task_01/0001_0002"
+    assert finding.found.startswith(name)
+    assert why in finding.found
+    assert fix in finding.fix
+
+
+def test_a_misnamed_field_alone_makes_its_task_attempted() -> None:
+    kinds = {finding.pair: finding.kind for finding in match("task_02/disp_7_8.npz").findings}
+    assert kinds == {
+        "task_02/0007_0008": FindingKind.MISNAMED,
+        "task_02/0008_0009": FindingKind.MISSING,
+    }
+
+
+def test_a_file_is_taken_for_one_pair_only() -> None:
+    """In a chain the swapped ids of one pair are near those of the next."""
+    found = match("task_02/disp_0009_0008.npz", CHAIN[0])
+    finding = only(found.findings)
+    assert finding.pair == "task_02/0008_0009"
+    assert "swapped" in finding.found
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("task_01/disp_0005_0006.npz", "the list of pairs has no pair 5,6"),
+        ("task_01/notes.txt", "it is not evaluated"),
+        (".DS_Store", "left behind"),
+        ("__MACOSX/task_01/._disp_0001_0002.npz", "left behind"),
+    ],
+)
+def test_a_file_that_no_pair_expects(name: str, fix: str) -> None:
+    finding = only(match(FIRST, SECOND, name).findings)
+    assert (finding.severity, finding.kind) == (Severity.WARNING, FindingKind.EXTRA)
+    assert finding.found == name
+    assert fix in finding.fix
+
+
+@pytest.mark.parametrize("name", ["README.md", "dummy", "dummy.txt", ".inside_report.json"])
+def test_files_that_may_lie_at_the_top(name: str) -> None:
+    assert match(FIRST, SECOND, name).findings == ()
+
+
+def test_of_two_names_the_first_counts() -> None:
+    found = match(FIRST, LONG, SECOND)
+    finding = only(found.findings)
+    assert (finding.severity, finding.kind) == (Severity.WARNING, FindingKind.TWO_NAMES)
+    assert found.fields["task_01/0001_0002"] == PurePosixPath(FIRST)
+    assert LONG in finding.fix
+    assert match(LONG, SECOND).fields["task_01/0001_0002"] == PurePosixPath(LONG)
+
+
+@pytest.mark.parametrize("names", [(), ("a.txt", "b/c.png")])
+def test_nothing_at_all(names: tuple[str, ...]) -> None:
+    found = match(*names)
+    errors = [one for one in found.findings if one.severity is Severity.ERROR]
+    assert only(errors).kind is FindingKind.NOTHING
+    assert found.attempted == frozenset()
+
+
+def test_hostile_names_are_shown_harmless_and_do_not_hold_us_up() -> None:
+    names = [f"task_01/disp_{'9' * 4000}_{n}.npz" for n in range(5000)]
+    names.append("task_01/\x1b[2Jdisp_\N{RIGHT-TO-LEFT OVERRIDE}x.npz")
+    start_s = time.monotonic()
+    found = match(*names)
+    assert time.monotonic() - start_s < 20  # seconds; it takes one
+    assert len(found.findings) < 50
+    for finding in found.findings:
+        assert "\x1b" not in finding.found
+        assert len(finding.found) < 600  # characters

@@ -1,0 +1,31 @@
+"""What people see of a run, for every state that it can end in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.console import show_ending
+from harness.probe.realtime import Precision
+from harness.store import RunDirectory, RunStatus
+from tests.unit.test_store import RECORD
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize("precision", Precision)
+@pytest.mark.parametrize("status", RunStatus)
+def test_every_ending_can_be_shown(
+    precision: Precision, status: RunStatus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without real-time scheduling and with a CPU to spare, a finished run ended in a KeyError: the
+    precision that such a witness has was missing from the console's words."""
+    witness = RECORD.witness.model_copy(update={"precision": precision})
+    record = RECORD.model_copy(update={"witness": witness, "status": status})
+    show_ending(record, (), RunDirectory(tmp_path), to_stderr=False)
+    shown = capsys.readouterr().out
+    off = f"{precision.worst_error_s * 1000:.0f} ms off"
+    assert off in shown
+    assert shown.startswith(status.replace("_", " ") + ": ")
