@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness import __version__, cli_upload, console
+from harness import __version__, cli_challenge, cli_upload, console
 from harness.cache import CacheMode
 from harness.challenge.model import DEFAULT_CHALLENGE, builtin_names, load_challenge
-from harness.challenge.pairs import check_data
+from harness.challenge.pairs import check_data, is_present
 from harness.cli_options import (
     BaseImageOption,
     ChallengeOption,
@@ -62,6 +62,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(cli_challenge.app)
 
 
 def _version(value: bool) -> None:
@@ -227,22 +228,26 @@ def compare_runs(
 def phantom(
     data: DataOption = Path("test"),
     truth: TruthOption = None,
+    challenge: Annotated[
+        str, typer.Option("--challenge", help="One of the built-in challenges.")
+    ] = DEFAULT_CHALLENGE,
     pairs: Annotated[int, typer.Option("--pairs", min=1, max=500, help="Pairs a task.")] = 2,
     seed: Annotated[int, typer.Option("--seed", help="Other seed, other anatomy.")] = 2021,
     if_empty: Annotated[
         bool, typer.Option("--if-empty", help="Do nothing, silently, when there is data already.")
     ] = False,
 ) -> None:
-    """Make synthetic challenge data on the exact 2021 grids, and its truth in a separate folder."""
+    """Make synthetic data on a challenge's exact grids, and its truth in a separate folder."""
     from harness.phantom import write_phantoms  # noqa: PLC0415 - it needs SciPy: see _accuracy
 
-    if if_empty and any((data / task.folder).exists() for task in load_challenge().tasks):
+    if if_empty and any(is_present(task, data) for task in load_challenge(challenge).tasks):
         return
     truth = truth or data.parent / "truth"
     console.note(f"making phantom data ({pairs} pairs a task, seed {seed}), about half a minute")
     write_phantoms(
         data,
         truth,
+        challenge=challenge,
         pairs_per_task=pairs,
         seed=seed,
         on_progress=lambda line: console.note(f"  {line}"),

@@ -43,9 +43,11 @@ ALLOWED: dict[str, set[str]] = {
     "evaluate": {"errors", "challenge"},
     "phantom": {"errors", "challenge"},
     "doctor": {"errors", "challenge", "engine"},
+    "outline": {"challenge"},
 }
 TOP = {
     "cli",
+    "cli_challenge",
     "cli_options",
     "cli_upload",
     "console",
