@@ -29,5 +29,6 @@ class FieldFileError(FieldError):
         super().__init__(f"expected {expected}, found {found}{hint}")
 
 
-def unreadable(expected: str, found: str, fix: str = "") -> FieldFileError:
-    return FieldFileError(problem=FieldProblem.UNREADABLE, expected=expected, found=found, fix=fix)
+def unreadable(*, expected: str, found: str, fix: str = "") -> FieldFileError:
+    """The error of a file that is no array, a damaged one, or of a size that no field has."""
+    return FieldFileError(expected=expected, found=found, problem=FieldProblem.UNREADABLE, fix=fix)

@@ -14,12 +14,11 @@ from typing import IO, TYPE_CHECKING
 from harness.challenge.field_error import unreadable
 from harness.challenge.inflate import (
     ByteStream,
-    DamagedError,
     GunzippedStream,
     StoredStream,
     read_exactly,
 )
-from harness.challenge.stored_array import FieldValues, StoredArray, check_stored, read_values
+from harness.challenge.stored_array import OpenArray, StoredArray, check_stored
 
 if TYPE_CHECKING:
     from harness.challenge.model import FieldSpec
@@ -99,26 +98,26 @@ class _Header:
     big_endian: bool
 
 
-def read_nifti(file: IO[bytes], file_bytes: int, spec: FieldSpec, *, gzipped: bool) -> FieldValues:
-    """The values, whose scaling is known to be none. Raises FieldFileError."""
+def open_nifti(file: IO[bytes], file_bytes: int, spec: FieldSpec, *, gzipped: bool) -> OpenArray:
+    """The file's array, its header checked and its scaling known to be none.
+
+    Raises FieldError and DamagedError.
+    """
     _check_kind(file, gzipped=gzipped)
     stream: ByteStream = StoredStream(file, file_bytes)
     if gzipped:
         stream = GunzippedStream(file, file_bytes)
-    try:
-        header = _read_header(stream)
-        stored = StoredArray(
-            shape=_shape(header),
-            dtype=_DATATYPES.get(header.datatype, f"datatype {header.datatype}"),
-            big_endian=header.big_endian,
-            fortran_order=True,
-        )
-        layout = check_stored(stored, spec)
-        _check_header(header, stored)
-        read_exactly(stream, int(header.offset) - header.n_bytes)
-        return read_values(stream, stored, layout)
-    except DamagedError as error:
-        raise unreadable("a NIfTI file", f"a damaged or truncated one ({error})") from error
+    header = _read_header(stream)
+    stored = StoredArray(
+        shape=_shape(header),
+        dtype=_DATATYPES.get(header.datatype, f"datatype {header.datatype}"),
+        big_endian=header.big_endian,
+        fortran_order=True,
+    )
+    layout = check_stored(stored, spec)
+    _check_header(header, stored)
+    read_exactly(stream, int(header.offset) - header.n_bytes)
+    return OpenArray(stream=stream, stored=stored, layout=layout)
 
 
 def _check_kind(file: IO[bytes], *, gzipped: bool) -> None:
@@ -126,13 +125,13 @@ def _check_kind(file: IO[bytes], *, gzipped: bool) -> None:
     start = file.read(4)
     file.seek(0)
     if start == _ZIP_MAGIC:
-        raise unreadable("a NIfTI file", "a zip file", "is it an .npz?")
+        raise unreadable(expected="a NIfTI file", found="a zip file", fix="is it an .npz?")
     if gzipped and not start.startswith(_GZIP_MAGIC):
         plain = len(start) == 4 and _version(start) is not None
         fix = "it is not compressed: name it .nii, or compress it" if plain else ""
-        raise unreadable("a compressed NIfTI file", "something else", fix)
+        raise unreadable(expected="a compressed NIfTI file", found="something else", fix=fix)
     if not gzipped and start.startswith(_GZIP_MAGIC):
-        raise unreadable("a NIfTI file", "a compressed one", "name it .nii.gz")
+        raise unreadable(expected="a NIfTI file", found="a compressed one", fix="name it .nii.gz")
 
 
 def _version(start: bytes) -> tuple[_Version, bool] | None:
@@ -148,7 +147,7 @@ def _read_header(stream: ByteStream) -> _Header:
     start = read_exactly(stream, 4)
     known = _version(start)
     if known is None:
-        raise unreadable("a NIfTI file", "something else")
+        raise unreadable(expected="a NIfTI file", found="something else")
     version, big_endian = known
     raw = start + read_exactly(stream, version.n_bytes - len(start))
     values = struct.unpack((">" if big_endian else "<") + version.layout, raw)
@@ -171,9 +170,12 @@ def _read_header(stream: ByteStream) -> _Header:
 def _shape(header: _Header) -> tuple[int, ...]:
     n_axes = header.dim[0]
     if header.magic == header.version.pair_magic:
-        raise unreadable("header and values in one NIfTI file", "the header of a pair (.hdr, .img)")
+        raise unreadable(
+            expected="header and values in one NIfTI file",
+            found="the header of a pair (.hdr, .img)",
+        )
     if header.magic != header.version.magic or not 1 <= n_axes <= 7:
-        raise unreadable("a NIfTI header", "something unreadable")
+        raise unreadable(expected="a NIfTI header", found="something unreadable")
     return header.dim[1 : n_axes + 1]
 
 
@@ -181,11 +183,14 @@ def _check_header(header: _Header, stored: StoredArray) -> None:
     """What the values depend on beside shape and type."""
     bits = 8 * stored.nbytes // math.prod(stored.shape)
     if header.bits != bits:
-        raise unreadable(f"{bits} bits a value, those of {stored.dtype}", str(header.bits))
+        raise unreadable(
+            expected=f"{bits} bits a value, those of {stored.dtype}", found=str(header.bits)
+        )
     first, last = header.version.min_offset, MAX_DATA_OFFSET
     if not (first <= header.offset <= last and header.offset == int(header.offset)):
         raise unreadable(
-            f"values that start at byte {first} to {last} (vox_offset)", f"{header.offset:.10g}"
+            expected=f"values that start at byte {first} to {last} (vox_offset)",
+            found=f"{header.offset:.10g}",
         )
     # Unset, 0 or NaN, means unscaled, whatever the intercept (nifti1.h). The reference evaluation
     # would apply any other in float64, twice the memory of float32; nobody scales floating-point
@@ -193,7 +198,7 @@ def _check_header(header: _Header, stored: StoredArray) -> None:
     is_unset = header.slope == 0 or math.isnan(header.slope)
     if not is_unset and (header.slope, header.intercept) != (1, 0):
         raise unreadable(
-            "unscaled values (scl_slope 1, scl_inter 0)",
-            f"scl_slope {header.slope:.6g}, scl_inter {header.intercept:.6g}",
-            "store the displacements themselves",
+            expected="unscaled values (scl_slope 1, scl_inter 0)",
+            found=f"scl_slope {header.slope:.6g}, scl_inter {header.intercept:.6g}",
+            fix="store the displacements themselves",
         )

@@ -6,15 +6,11 @@ import ast
 import re
 from typing import IO, TYPE_CHECKING
 
-from harness.challenge.field_error import unreadable
+import numpy as np
+
+from harness.challenge.field_error import FieldFileError, FieldProblem, unreadable
 from harness.challenge.inflate import ByteStream, DamagedError, read_exactly
-from harness.challenge.stored_array import (
-    FieldValues,
-    StoredArray,
-    check_stored,
-    read_values,
-    shown,
-)
+from harness.challenge.stored_array import OpenArray, StoredArray, check_stored, shown
 from harness.challenge.zip_directory import (
     DEFLATED,
     STORED,
@@ -43,35 +39,37 @@ _KINDS = {
 }
 
 
-def read_npz(file: IO[bytes], file_bytes: int, spec: FieldSpec) -> FieldValues:
-    """Raises FieldFileError."""
-    try:
-        end = read_end(file, file_bytes)
-        entry = _only_entry(file, end)
-        stream = open_entry(file, entry, end)
-        stored, header_bytes = _read_header(stream)
-        layout = check_stored(stored, spec)
-        if entry.n_bytes != header_bytes + stored.nbytes:
-            found = shown(str(entry.n_bytes - header_bytes))
-            raise unreadable(f"{stored.nbytes} bytes of values", found)
-        return read_values(stream, stored, layout)
-    except DamagedError as error:
-        raise unreadable("an .npz file", f"a damaged or truncated one ({error})") from error
+def open_npz(file: IO[bytes], file_bytes: int, spec: FieldSpec) -> OpenArray:
+    """The file's one array, its headers checked. Raises FieldError and DamagedError."""
+    end = read_end(file, file_bytes)
+    entry = _only_entry(file, end)
+    stream = open_entry(file, entry, end)
+    stored, header_bytes = _read_header(stream)
+    layout = check_stored(stored, spec)
+    if entry.n_bytes != header_bytes + stored.nbytes:
+        raise unreadable(
+            expected=f"{stored.nbytes} bytes of values",
+            found=shown(str(entry.n_bytes - header_bytes)),
+        )
+    return OpenArray(stream=stream, stored=stored, layout=layout)
 
 
 def _only_entry(file: IO[bytes], end: ZipEnd) -> ZipEntry:
     if end.n_entries != 1 and end.directory_bytes > _MAX_DIRECTORY_BYTES:
-        raise unreadable("one array in the file", shown(str(end.n_entries)))
+        raise unreadable(expected="one array in the file", found=shown(str(end.n_entries)))
     if end.directory_bytes > 2 * _MAX_DIRECTORY_BYTES:
         raise DamagedError(f"a directory of {end.directory_bytes} bytes")
     entries = read_entries(file, end)
     if len(entries) != 1:
+        fix = "np.savez_compressed(path, field)" if len(entries) > 1 else ""
         names = ", ".join(shown(repr(entry.name)) for entry in entries[:_SHOWN_NAMES])
-        raise unreadable("one array in the file", f"{len(entries)} ({names})", _ONE_ARRAY)
+        raise unreadable(
+            expected="one array in the file", found=f"{len(entries)} ({names})", fix=fix
+        )
     if entries[0].encrypted:
-        raise unreadable("an array anybody can read", "an encrypted one")
+        raise unreadable(expected="an array anybody can read", found="an encrypted one")
     if entries[0].method not in (STORED, DEFLATED):
-        raise unreadable("an array stored or deflated", "another compression")
+        raise unreadable(expected="an array stored or deflated", found="another compression")
     return entries[0]
 
 
@@ -79,11 +77,13 @@ def _read_header(stream: ByteStream) -> tuple[StoredArray, int]:
     """The header of NumPy's NPY format, versions 1 to 3 (numpy.lib.format), and its length."""
     start = read_exactly(stream, len(_MAGIC) + 2)
     if not start.startswith(_MAGIC) or start[6] not in (1, 2, 3):
-        raise unreadable("a NumPy array inside the .npz file", "something else")
+        raise unreadable(expected="a NumPy array inside the .npz file", found="something else")
     length_bytes = 2 if start[6] == 1 else 4
     length = int.from_bytes(read_exactly(stream, length_bytes), "little")
     if length > _MAX_HEADER_BYTES:
-        raise unreadable(f"an array header of at most {_MAX_HEADER_BYTES} bytes", str(length))
+        raise unreadable(
+            expected=f"an array header of at most {_MAX_HEADER_BYTES} bytes", found=str(length)
+        )
     return _parsed(read_exactly(stream, length)), len(start) + length_bytes + length
 
 
@@ -96,23 +96,23 @@ def _parsed(header: bytes) -> StoredArray:
         *(SyntaxError, ValueError, KeyError, TypeError),
         *(OverflowError, MemoryError, RecursionError),
     ) as error:
-        raise unreadable("a NumPy array header", "something unreadable") from error
+        raise unreadable(expected="a NumPy array header", found="something unreadable") from error
     if not isinstance(shape, tuple) or not all(type(n) is int for n in shape):
-        raise unreadable("a NumPy array header", "a shape that is none")
+        raise unreadable(expected="a NumPy array header", found="a shape that is none")
     if not isinstance(descr, str):
-        raise unreadable("one number a voxel", "an array of records")
+        raise _wrong_dtype("one number a voxel", "an array of records")
     if "O" in descr:
-        raise unreadable(
-            "an array of numbers",
-            "pickled Python objects",
-            "np.savez_compressed(path, np.asarray(field, dtype))",
-        )
+        raise _wrong_dtype("an array of numbers", "pickled Python objects")
     return StoredArray(
         shape=shape,
         dtype=_dtype_name(descr),
         big_endian=descr.startswith(">"),
         fortran_order=fortran_order,
     )
+
+
+def _wrong_dtype(expected: str, found: str) -> FieldFileError:
+    return FieldFileError(expected=expected, found=found, problem=FieldProblem.WRONG_DTYPE)
 
 
 def _dtype_name(descr: str) -> str:

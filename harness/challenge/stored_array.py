@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.challenge.field_error import FieldFileError, FieldProblem
+import numpy as np
+
+from harness.challenge.field_error import FieldFileError, FieldProblem, unreadable
 from harness.challenge.model import FieldDtype, Layout
 from harness.challenge.shape_hint import shape_hint
 
@@ -46,22 +48,20 @@ def check_stored(stored: StoredArray, spec: FieldSpec) -> Layout:
     Raises FieldError with all that is wrong with its type and shape, and how to mend it.
     """
     expected, found, fixes = [], [], []
-    problem = FieldProblem.WRONG_DTYPE
     if stored.dtype not in spec.dtypes:
-        expected.append("dtype " + " or ".join(spec.dtypes))
+        expected.append(f"dtype {' or '.join(spec.dtypes)}")
         found.append(stored.dtype)
         fixes.append(_dtype_hint(stored.dtype, spec.dtype))
     layout = spec.layout_of(stored.shape)
     if layout is None:
-        problem = FieldProblem.WRONG_SHAPE
-        expected.append("shape " + " or ".join(str(spec.shape_in(one)) for one in spec.layouts))
+        expected.append(f"shape {' or '.join(str(spec.shape_in(one)) for one in spec.layouts)}")
         found.append(shown(str(stored.shape)))
-        fixes.append(shape_hint(stored.shape, spec).removeprefix("; "))
+        fixes.append(shape_hint(stored.shape, spec))
     if expected or layout is None:
         raise FieldFileError(
-            problem=problem,
             expected=" and ".join(expected),
             found=" and ".join(found),
+            problem=FieldProblem.WRONG_SHAPE if layout is None else FieldProblem.WRONG_DTYPE,
             fix="; ".join(filter(None, fixes)),
         )
     return layout
@@ -71,55 +71,40 @@ def _dtype_hint(found: str, wanted: FieldDtype) -> str:
     if found.startswith("float"):
         return f"field.astype(np.{wanted})"
     if found.startswith(("int", "uint")):
-        return f"whole numbers hold no fractions of a voxel: field.astype(np.{wanted})"
+        return f"whole numbers hold no parts of a voxel: field.astype(np.{wanted})"
     return ""
 
 
 @dataclass(frozen=True, kw_only=True)
-class FieldValues:
-    """The bytes of a field's values, all of them, and how to read them."""
+class OpenArray:
+    """An array that passed :func:`check_stored`, and the stream that its values come next in."""
 
-    raw: bytearray
+    stream: ByteStream
     stored: StoredArray
     layout: Layout
 
-    def are_surely_finite(self) -> bool:
-        """Is no value's first byte (sign and most of the exponent, IEEE 754) that of one which is
-        not finite? Such a byte may also belong to a very large number."""
-        size = FieldDtype(self.stored.dtype).itemsize
-        highest = self.raw[0 if self.stored.big_endian else size - 1 :: size]
-        return len(highest.translate(None, _NOT_FINITE[size])) == len(highest)
 
-    def vectors(self) -> FloatArray:
-        """(3, X, Y, Z) in the type they are stored in, in this machine's byte order: a view of the
-        one buffer that is ever held. Raises FieldFileError for values that are not finite."""
-        import numpy as np  # noqa: PLC0415 - see harness.challenge.field_file.check_field
+def read_vectors(array: OpenArray) -> FloatArray:
+    """The values, and then the stream's end.
 
-        order = ">" if self.stored.big_endian else "<"
-        dtype = np.dtype(self.stored.dtype).newbyteorder(order)  # type: ignore[arg-type]
-        values: FloatArray = np.frombuffer(self.raw, dtype=dtype)
-        if not values.dtype.isnative:
-            values = values.byteswap(inplace=True).view(values.dtype.newbyteorder("="))
-        _check_finite(values)
-        fortran = self.stored.fortran_order
-        array = values.reshape(self.stored.shape, order="F" if fortran else "C")
-        return array if self.layout is Layout.CHANNELS_FIRST else np.moveaxis(array, -1, 0)
-
-
-def read_values(stream: ByteStream, stored: StoredArray, layout: Layout) -> FieldValues:
-    """The values of an array that passed :func:`check_stored`, and then the stream's end.
-
-    Raises FieldFileError where values are missing or left over.
+    Returns (3, X, Y, Z) in the type they are stored in, in this machine's byte order: a view of the
+    one buffer that is ever held. Raises FieldError where values are left over or not finite, and
+    DamagedError where the stream does.
     """
-    raw = bytearray(stored.nbytes)
-    n_read = _fill(raw, stream)
-    if n_read != len(raw) or stream.read(1):
-        raise FieldFileError(
-            problem=FieldProblem.UNREADABLE,
-            expected=f"{len(raw)} bytes of values",
-            found=str(n_read) if n_read != len(raw) else "more",
+    stored = array.stored
+    raw = np.empty(stored.nbytes, dtype=np.uint8)
+    n_read = _fill(raw, array.stream)
+    rest = array.stream.read(1)
+    if n_read != raw.nbytes or rest:
+        raise unreadable(
+            expected=f"{raw.nbytes} bytes of values", found="more" if rest else str(n_read)
         )
-    return FieldValues(raw=raw, stored=stored, layout=layout)
+    values = raw.view(np.dtype(stored.dtype).newbyteorder(">" if stored.big_endian else "<"))
+    if not values.dtype.isnative:
+        values = values.byteswap(inplace=True).view(values.dtype.newbyteorder("="))
+    _check_finite(values)
+    vectors = values.reshape(stored.shape, order="F" if stored.fortran_order else "C")
+    return vectors if array.layout is Layout.CHANNELS_FIRST else np.moveaxis(vectors, -1, 0)
 
 
 def _fill(raw: bytearray, stream: ByteStream) -> int:
@@ -153,9 +138,9 @@ def _check_finite(values: FloatArray) -> None:
     if n_infinite and values.dtype == np.float16:
         fix = f"float16 holds at most {_FLOAT16_MAX}: are they in voxels?"
     raise FieldFileError(
-        problem=FieldProblem.NOT_FINITE,
         expected="finite displacements",
         found=" and ".join(found),
+        problem=FieldProblem.NOT_FINITE,
         fix=fix,
     )
 
