@@ -6,8 +6,6 @@ import ast
 import re
 from typing import IO, TYPE_CHECKING
 
-import numpy as np
-
 from harness.challenge.field_error import FieldFileError, FieldProblem, unreadable
 from harness.challenge.inflate import ByteStream, DamagedError, read_exactly
 from harness.challenge.stored_array import OpenArray, StoredArray, check_stored, shown
@@ -28,14 +26,13 @@ _MAX_HEADER_BYTES = 4096  # NumPy writes 128 or 192 for an array of four axes
 _MAX_DIRECTORY_BYTES = 1 << 16  # room for a few names to tell, where several arrays were saved
 _MAGIC = b"\x93NUMPY"
 _SHOWN_NAMES = 4
-_ONE_ARRAY = "np.savez_compressed(path, field), with nothing else"
 # NumPy's names, by the letter of the kind and the size in bytes (numpy.lib.format).
-_KINDS = {
+_NAMES = {
     ("b", 1): "bool",
-    **{("i", n): f"int{8 * n}" for n in (1, 2, 4, 8)},
-    **{("u", n): f"uint{8 * n}" for n in (1, 2, 4, 8)},
-    **{("f", n): f"float{8 * n}" for n in (2, 4, 8, 16)},
-    **{("c", n): f"complex{8 * n}" for n in (8, 16, 32)},
+    **{("i", size): f"int{8 * size}" for size in (1, 2, 4, 8)},
+    **{("u", size): f"uint{8 * size}" for size in (1, 2, 4, 8)},
+    **{("f", size): f"float{8 * size}" for size in (2, 4, 8, 16)},
+    **{("c", size): f"complex{8 * size}" for size in (8, 16, 32)},
 }
 
 
@@ -117,6 +114,6 @@ def _wrong_dtype(expected: str, found: str) -> FieldFileError:
 
 def _dtype_name(descr: str) -> str:
     """NumPy's name of a plain type; other texts are not handed to its parser."""
-    match = re.fullmatch(r"[<>|=]([biufc])([0-9]{1,2})", descr)
-    kind = match and _KINDS.get((match[1], int(match[2])))
-    return kind or shown(repr(descr))
+    match = re.fullmatch(r"[<>|]([biufc])([0-9]{1,2})", descr)
+    name = _NAMES.get((match[1], int(match[2]))) if match else None
+    return name or shown(repr(descr))

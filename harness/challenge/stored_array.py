@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from harness.challenge.field_error import FieldFileError, FieldProblem, unreadable
 from harness.challenge.model import FieldDtype, Layout
 from harness.challenge.shape_hint import shape_hint
@@ -84,27 +82,50 @@ class OpenArray:
     layout: Layout
 
 
-def read_vectors(array: OpenArray) -> FloatArray:
+@dataclass(frozen=True, kw_only=True)
+class FieldValues:
+    """The bytes of a field's values, all of them, and how they are to be read."""
+
+    raw: bytearray
+    stored: StoredArray
+    layout: Layout
+
+    def are_surely_finite(self) -> bool:
+        """Is no value's first byte (sign and most of the exponent, IEEE 754) that of one which is
+        not finite? Such a byte may also belong to a very large number."""
+        size = FieldDtype(self.stored.dtype).itemsize
+        highest = self.raw[0 if self.stored.big_endian else size - 1 :: size]
+        return len(highest.translate(None, _NOT_FINITE[size])) == len(highest)
+
+    def vectors(self) -> FloatArray:
+        """(3, X, Y, Z) in the type they are stored in, in this machine's byte order: a view of the
+        one buffer that is ever held. Raises FieldFileError for values that are not finite."""
+        import numpy as np  # noqa: PLC0415 - see harness.challenge.field_file.check_field
+
+        stored = self.stored
+        dtype = np.dtype(stored.dtype).newbyteorder(">" if stored.big_endian else "<")
+        values: FloatArray = np.frombuffer(self.raw, dtype=dtype)
+        if not values.dtype.isnative:
+            values = values.byteswap(inplace=True).view(values.dtype.newbyteorder("="))
+        _check_finite(values)
+        array = values.reshape(stored.shape, order="F" if stored.fortran_order else "C")
+        return array if self.layout is Layout.CHANNELS_FIRST else np.moveaxis(array, -1, 0)
+
+
+def read_values(array: OpenArray) -> FieldValues:
     """The values, and then the stream's end.
 
-    Returns (3, X, Y, Z) in the type they are stored in, in this machine's byte order: a view of the
-    one buffer that is ever held. Raises FieldError where values are left over or not finite, and
-    DamagedError where the stream does.
+    Raises FieldFileError where values are missing or left over, and DamagedError where the stream
+    does.
     """
-    stored = array.stored
-    raw = np.empty(stored.nbytes, dtype=np.uint8)
+    raw = bytearray(array.stored.nbytes)
     n_read = _fill(raw, array.stream)
     rest = array.stream.read(1)
-    if n_read != raw.nbytes or rest:
+    if n_read != len(raw) or rest:
         raise unreadable(
-            expected=f"{raw.nbytes} bytes of values", found="more" if rest else str(n_read)
+            expected=f"{len(raw)} bytes of values", found="more" if rest else str(n_read)
         )
-    values = raw.view(np.dtype(stored.dtype).newbyteorder(">" if stored.big_endian else "<"))
-    if not values.dtype.isnative:
-        values = values.byteswap(inplace=True).view(values.dtype.newbyteorder("="))
-    _check_finite(values)
-    vectors = values.reshape(stored.shape, order="F" if stored.fortran_order else "C")
-    return vectors if array.layout is Layout.CHANNELS_FIRST else np.moveaxis(vectors, -1, 0)
+    return FieldValues(raw=raw, stored=array.stored, layout=array.layout)
 
 
 def _fill(raw: bytearray, stream: ByteStream) -> int:

@@ -150,9 +150,7 @@ def test_memory_of_a_legal_field(field_path: Path, save: Callable[..., None]) ->
 
 
 def test_missing_file(field_path: Path) -> None:
-    assert refusal(field_path) == (
-        "expected a regular file, found none to read (No such file or directory)"
-    )
+    assert refusal(field_path) == "cannot be read (No such file or directory)"
 
 
 @pytest.mark.parametrize("target", ["valid.npz", "nowhere.npz", "disp_0001_0002.npz", "/dev/zero"])
@@ -179,7 +177,7 @@ def test_device() -> None:
 def test_socket(field_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(field_path))
-        assert "found none to read" in refusal(field_path)
+        assert "cannot be read" in refusal(field_path)
 
 
 def test_refused_files_are_closed(field_path: Path) -> None:
@@ -405,9 +403,7 @@ def test_pickles_are_not_opened(field_path: Path, tmp_path: Path) -> None:
     mark = tmp_path / "opened"
     array = np.full(1, Trap(mark), dtype=object)
     np.savez(field_path, array)
-    assert refusal(field_path).startswith(
-        "expected an array of numbers, found pickled Python objects"
-    )
+    assert refusal(field_path) == "expected an array of numbers, found pickled Python objects"
     refusal(field_path, pickle.dumps(Trap(mark)))
     refusal(field_path, zipped(pickle.dumps(Trap(mark))))
     assert not mark.exists()
