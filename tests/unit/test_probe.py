@@ -611,6 +611,16 @@ def test_spec_from_another_version_is_said_before_the_run(spec: WatchSpec) -> No
     assert "another version" in child.complaint
 
 
+def test_spec_of_many_pairs_comes_through(spec: WatchSpec) -> None:
+    """Longer than a pipe holds."""
+    many = tuple(PurePosixPath(f"task_01/disp_{n:04d}.npz") for n in range(9999))
+    with Probe(replace(spec, fields=(*many, FIELD))) as probe:
+        (spec.output_dir / FIELD).write_bytes(b"1")
+        trace = probe.finish()
+    assert trace.complete
+    assert events_of(trace, Root.OUTPUT, FIELD) == [Event.CREATED, Event.CLOSED]
+
+
 def test_program_started_ahead_and_not_needed_ends_without_a_word() -> None:
     child = ChildProgram()
     child.start()
