@@ -397,6 +397,38 @@ def test_probe_that_died_leaves_an_incomplete_trace(spec: WatchSpec) -> None:
     assert events_of(trace, Root.DATA, INPUT) == [Event.OPEN]
 
 
+def test_writer_that_died_makes_the_trace_incomplete(spec: WatchSpec) -> None:
+    """Its thread ended with an error nobody expected, the watcher went on, and the trace had an end
+    that said that nothing was lost."""
+    code = (
+        "import sys\n"
+        "from harness.probe import __main__, watch\n"
+        "def fail(*_): raise KeyError('a watch nobody knows')\n"
+        "watch.Watcher._interpret = fail\n"
+        "sys.exit(__main__.main())"
+    )
+    with Probe(spec, ChildProgram([sys.executable, "-c", code])) as probe:
+        os.close(os.open(spec.data_dir / INPUT, os.O_RDONLY))
+        trace = probe.finish()
+    assert trace.lost == ("the writer of the trace died",)
+
+
+def test_stamping_a_full_queue_waits_for_nothing(spec: WatchSpec) -> None:
+    """Whoever filled the queue had the next opening stamped 14 ms late: the watcher looked through
+    all of it for new folders first."""
+    opened = 3000
+    watcher = Watcher(spec)
+    for _ in range(opened):
+        for path in (INPUT, OTHER_INPUT):  # in turn, so that events do not merge
+            os.close(os.open(spec.data_dir / path, os.O_RDONLY))
+    watcher._read_all()
+    stamped = [list(decode(buffer)) for _, buffer in watcher._pending]
+    assert sum(map(len, stamped)) == 2 * opened
+    assert max(map(len, stamped)) < 600
+    assert len(watcher._unfollowed) == len(stamped)
+    os.close(watcher._inotify)
+
+
 def test_probe_survives_ctrl_c_and_the_request_to_stop(spec: WatchSpec) -> None:
     child = ChildProgram()
     with Probe(spec, child) as probe:
@@ -577,6 +609,16 @@ def test_spec_from_another_version_is_said_before_the_run(spec: WatchSpec) -> No
     assert child.read_line(30) == b""
     assert child.end(30) == 1
     assert "another version" in child.complaint
+
+
+def test_spec_of_many_pairs_comes_through(spec: WatchSpec) -> None:
+    """Longer than a pipe holds."""
+    many = tuple(PurePosixPath(f"task_01/disp_{n:04d}.npz") for n in range(9999))
+    with Probe(replace(spec, fields=(*many, FIELD))) as probe:
+        (spec.output_dir / FIELD).write_bytes(b"1")
+        trace = probe.finish()
+    assert trace.complete
+    assert events_of(trace, Root.OUTPUT, FIELD) == [Event.CREATED, Event.CLOSED]
 
 
 def test_program_started_ahead_and_not_needed_ends_without_a_word() -> None:
