@@ -39,14 +39,18 @@ ALLOWED: dict[str, set[str]] = {
     "spread": {"cache", "challenge", "machine", "store"},
     "repeat": {"engine", "execute", "plan", "store"},
     "evaluate": {"errors", "challenge"},
+    "convert": {"errors", "challenge", "evaluate"},
     "phantom": {"errors", "challenge"},
     "doctor": {"errors", "challenge", "engine"},
 }
-TOP = {"cli", "console", "live", "first_look"}  # may import everything
+TOP = {"cli", "cli_fields", "console", "live", "first_look"}  # may import everything
 
 # What the reference container holds beside the standard library.
 INSIDE = ("harness.runner", "harness.runner.__main__", "harness.probe.__main__", "harness.timing")
-HEAVY = ("scipy", "docker", "rich", "typer", "psutil", "pynvml", "numba", "matplotlib", "torch")
+HEAVY = (
+    *("scipy", "docker", "rich", "typer", "psutil", "pynvml", "numba", "matplotlib", "torch"),
+    "SimpleITK",
+)
 
 
 def part_of(path: Path) -> str:
