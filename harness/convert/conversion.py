@@ -20,7 +20,13 @@ from harness.convert.field_files import (
 )
 from harness.convert.geometry import NIFTI_SUFFIXES, read_geometry
 from harness.convert.itk import itk_to_voxels, voxels_to_itk
-from harness.convert.vectors import check_grid, component_axis, from_voxels, to_voxels
+from harness.convert.vectors import (
+    check_grid,
+    check_plausible,
+    component_axis,
+    from_voxels,
+    to_voxels,
+)
 from harness.errors import ConventionError, DataError, FieldError, OutputError
 
 if TYPE_CHECKING:
@@ -151,7 +157,9 @@ class Conversion:
             if spec.layout_of(file.shape) is None:
                 raise FieldError(f"expected shape {spec.shape}, found {file.shape}")
         check_grid(file.shape, image_grid)
-        return to_voxels(file.values(), self.source, image_grid, grid), image_grid
+        values = file.values()
+        check_plausible(values, self.source)
+        return to_voxels(values, self.source, image_grid, grid), image_grid
 
     def _write(
         self, vectors: FloatArray, image_grid: Grid, target: Path, images: _Images | None

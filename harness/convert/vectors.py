@@ -90,6 +90,38 @@ def check_grid(shape: tuple[int, ...], image_grid: Grid) -> None:
     )
 
 
+def check_plausible(array: FloatArray, convention: FieldConvention) -> None:
+    """Raises FieldError for a grid-sample field that cannot be what its convention says.
+
+    Positions span two units from an axis's first plane to its last, displacements next to none; a
+    wrong guess would zoom the image by two or collapse it. One unit lies between the two.
+    """
+    if convention.family is not Family.GRID_SAMPLE:
+        return
+    vectors = _components_first(array, convention)
+    spans = [
+        float(np.take(c, -1, axis=a).mean() - np.take(c, 0, axis=a).mean())
+        for a, c in enumerate(vectors)
+    ]
+    found = ", ".join(f"{span:.2f}" for span in spans)
+    if convention.absolute and min(spans) < 1:
+        raise FieldError(
+            "expected positions, whose components x, y, z grow by about 2 along their axes, found "
+            f"growth by {found}; are they displacements (no --absolute), or in the other --order?"
+        )
+    if not convention.absolute and min(spans) > 1:
+        raise FieldError(
+            "expected displacements, found components that grow along their axes as positions do, "
+            f"by {found}: --absolute"
+        )
+    typical = float(np.abs(vectors).mean())
+    if not convention.absolute and typical > 1:
+        raise FieldError(
+            "expected displacements in normalised units, 2 for the whole image, found "
+            f"{typical:.3g} on average; are they voxels (--from voxels)?"
+        )
+
+
 def _components_first(array: FloatArray, convention: FieldConvention) -> FloatArray:
     vectors = np.moveaxis(array, component_axis(array.shape), 0)
     if convention.family is Family.GRID_SAMPLE and convention.order is Order.ZYX:

@@ -434,6 +434,35 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert target.read_bytes() == b"old"
 
 
+@pytest.mark.parametrize(
+    ("stored", "read", "message"),
+    [
+        ({"absolute": True}, {"absolute": False}, "as positions do.*--absolute"),
+        ({"absolute": False}, {"absolute": True}, "are they displacements"),
+        ({"absolute": True}, {"absolute": True, "order": Order.XYZ}, "or in the other --order"),
+        (None, {}, r"\(--from voxels\)"),
+    ],
+)
+def test_a_flow_that_cannot_be_what_it_is_said_to_be(
+    stored: dict[str, Any] | None, read: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    conventions = [
+        VOXELS
+        if options is None
+        else FieldConvention(family=Family.GRID_SAMPLE, align_corners=True, **options)
+        for options in (stored, read)
+    ]
+    np.save(tmp_path / "voxels.npy", smooth(GRID) + 2)
+    Conversion(source=VOXELS, target=conventions[0]).convert(
+        tmp_path / "voxels.npy", tmp_path / "flow.npy"
+    )
+    with pytest.raises(FieldError, match=message):
+        Conversion(source=conventions[1], target=VOXELS).convert(
+            tmp_path / "flow.npy", tmp_path / "out.npy"
+        )
+    assert not (tmp_path / "out.npy").exists()
+
+
 # --- Options that do not fit ---------------------------------------------------------------------
 
 
