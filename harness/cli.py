@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness import __version__, cli_challenge, cli_upload, console
+from harness import __version__, cli_challenge, cli_fields, cli_upload, console
 from harness.cache import CacheMode
 from harness.challenge.model import DEFAULT_CHALLENGE, builtin_names, load_challenge
 from harness.challenge.pairs import check_data, is_present
@@ -263,6 +263,9 @@ def doctor() -> None:
         console.show_finding(finding)
         worst = max(worst, finding.level)
     raise typer.Exit(1 if worst is Level.FAILURE else 0)
+
+
+cli_fields.register(app)
 
 
 def _execute_times(

@@ -41,6 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "check": {"errors", "challenge", "store", "text"},
     "export": {"errors", "challenge", "engine", "machine", "store", "timing"},
     "evaluate": {"errors", "challenge"},
+    "convert": {"errors", "challenge", "evaluate"},
     "phantom": {"errors", "challenge"},
     "doctor": {"errors", "challenge", "engine"},
     "outline": {"challenge"},
@@ -48,6 +49,7 @@ ALLOWED: dict[str, set[str]] = {
 TOP = {
     "cli",
     "cli_challenge",
+    "cli_fields",
     "cli_options",
     "cli_upload",
     "console",
@@ -59,7 +61,10 @@ TOP = {
 
 # What the reference container holds beside the standard library.
 INSIDE = ("harness.runner", "harness.runner.__main__", "harness.probe.__main__", "harness.timing")
-HEAVY = ("scipy", "docker", "rich", "typer", "psutil", "pynvml", "numba", "matplotlib", "torch")
+HEAVY = (
+    *("scipy", "docker", "rich", "typer", "psutil", "pynvml", "numba", "matplotlib", "torch"),
+    "SimpleITK",
+)
 
 
 def part_of(path: Path) -> str:
