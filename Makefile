@@ -81,6 +81,8 @@ endif
 $(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing the harness" >&2
 	@$(INSTALL) --constraint constraints.txt --editable .
+# Compiled now: where Python may not write (PYTHONDONTWRITEBYTECODE) each start would compile it all.
+	@$(BIN)/python -m compileall -q harness
 	@touch $@
 
 # The method's own requirements, for the process engine; the image installs them for itself.

@@ -22,8 +22,8 @@ from bench.support.runs import Site, build_workload, run_bare, run_with_harness
 from harness.engine.docker import DockerEngine
 from harness.errors import HarnessError
 from harness.probe.client import Probe
+from harness.probe.spec import WatchSpec
 from harness.probe.trace import Placement
-from harness.probe.watch import WatchSpec
 
 if TYPE_CHECKING:
     from harness.engine.base import Image

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness import __version__, cli_challenge, cli_upload, console
+from harness import __version__, cli_challenge, cli_fields, cli_upload, console
 from harness.cache import CacheMode
 from harness.challenge.model import DEFAULT_CHALLENGE, builtin_names, load_challenge
 from harness.challenge.pairs import check_data, is_present
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     from harness.engine.base import Engine, Image
     from harness.execute import Progress
+    from harness.probe.client import ChildProgram
 
 IMAGE_TAG = REFERENCE_IMAGE  # the challenge's own build line uses it
 
@@ -82,6 +83,7 @@ def _root(
 
 @app.command()
 def run(
+    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(help="A folder with a Dockerfile and method/, or the name of an image."),
@@ -154,7 +156,7 @@ def run(
         witness=witness,
         cache=cache,
     )
-    ended, failure = _execute_times(plan, chosen, runs.resolve(), repeat)
+    ended, failure = _execute_times(plan, chosen, runs.resolve(), repeat, context.obj)
     first, shown = ended[0], published(ended)
     accuracy = look_at_accuracy(plan, shown.record, shown.directory, truth)
     summary = None
@@ -263,8 +265,11 @@ def doctor() -> None:
     raise typer.Exit(1 if worst is Level.FAILURE else 0)
 
 
+cli_fields.register(app)
+
+
 def _execute_times(
-    plan: Plan, engine: Engine, runs_dir: Path, times: int
+    plan: Plan, engine: Engine, runs_dir: Path, times: int, ahead: ChildProgram | None
 ) -> tuple[list[EndedRun], HarnessError | None]:
     """The runs that ended, and why the next one could not begin, if so.
 
@@ -282,7 +287,7 @@ def _execute_times(
 
     ended: list[EndedRun] = []  # filled one by one: those before an error must not be lost
     try:
-        for one in execute_times(plan, engine, runs_dir, times, view):
+        for one in execute_times(plan, engine, runs_dir, times, view, ahead):
             ended.append(one)
     except KeyboardInterrupt:
         if not ended:
@@ -338,13 +343,14 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 app.add_typer(cli_upload.app)
 
 
-def main() -> None:
-    """Entry point: every deliberate error becomes a message and its exit code."""
+def main(ahead: ChildProgram | None = None) -> None:
+    """Every deliberate error becomes a message and its exit code. ``ahead``: a witness that was
+    started already (:mod:`harness.__main__`)."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     try:
-        app()
+        app(obj=ahead)
     except HarnessError as error:
         console.fail(str(error))
         sys.exit(error.exit_code)

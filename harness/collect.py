@@ -15,7 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from harness.challenge.field_file import FieldState, max_file_bytes, read_field
+from harness.challenge.field_file import (
+    FieldState,
+    check_field,
+    check_open_field,
+    max_file_bytes,
+)
 from harness.challenge.model import FieldFormat
 from harness.errors import FieldError, OutputError
 
@@ -72,7 +77,7 @@ def _collect(
             problem = "expected a regular file, found a folder, pipe or device"
             return CollectedField(state=FieldState.INVALID, problem=problem)
         if status.st_size > max_file_bytes(spec):
-            problem = f"expected at most {max_file_bytes(spec)} bytes, found {status.st_size}"
+            problem = _why_too_large(descriptor, field.name, spec)
             return CollectedField(
                 state=FieldState.INVALID, problem=problem, modified_ns=modified_ns
             )
@@ -80,12 +85,21 @@ def _collect(
     finally:
         os.close(descriptor)
     try:
-        read_field(destination, spec)
+        check_field(destination, spec)
     except FieldError as error:
         return CollectedField(
             state=FieldState.INVALID, problem=str(error), sha256=digest, modified_ns=modified_ns
         )
     return CollectedField(state=FieldState.VALID, sha256=digest, modified_ns=modified_ns)
+
+
+def _why_too_large(descriptor: int, name: str, spec: FieldSpec) -> str:
+    """What its headers say: the full resolution, double precision, or just its size."""
+    try:
+        check_open_field(descriptor, name, spec)
+    except FieldError as error:
+        return str(error)
+    return "expected a file that is finished, found one that changed while it was read"
 
 
 def read_small_file(output_dir: Path, path: PurePosixPath, limit_bytes: int) -> bytes | None:

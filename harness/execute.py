@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from harness.challenge.pairs import Pair
     from harness.collect import TreeUse
     from harness.plan import Plan
-    from harness.probe.client import Probe
+    from harness.probe.client import ChildProgram, Probe
     from harness.store import RepeatRecord, RunDirectory, RunRecord
 
 _POLL_S = 0.1
@@ -71,8 +71,9 @@ def execute(
     on_progress: Callable[[Progress], None] = lambda _: None,
     *,
     repeat: RepeatRecord | None = None,
+    ahead: ChildProgram | None = None,
 ) -> RunRecord:
-    """Run the image over the pairs; the record, already stored.
+    """Run the image over the pairs; the record, already stored. ``ahead``: see start_witness.
 
     A submission's failure is a result, not an exception. Raises DataError, ProbeError, EngineError
     or OutputError when the run could not even begin, OutputError when its record cannot be written.
@@ -84,7 +85,7 @@ def execute(
         on_progress(Progress(step=Step.WARMING if warm else Step.COOLING))
         inputs = (plan.data_dir / path for pair in plan.pairs for path in pair.inputs)
         cache = prepare_cache(plan.cache, inputs)
-        with start_witness(plan, engine, run_dir) as probe:
+        with start_witness(plan, engine, run_dir, ahead) as probe:
             spec = _run_spec(plan, engine, run_dir, cpuset=cpus_left(engine, probe))
             watch = MachineWatch()  # after the probe, whose work is ours
             ended = _run_to_its_end(plan, engine, run_dir, spec, watch, on_progress)

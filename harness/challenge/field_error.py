@@ -27,3 +27,8 @@ class FieldFileError(FieldError):
         self.fix = fix
         hint = f"; {fix}" if fix else ""
         super().__init__(f"expected {expected}, found {found}{hint}")
+
+
+def unreadable(*, expected: str, found: str, fix: str = "") -> FieldFileError:
+    """The error of a file that is no array, a damaged one, or of a size that no field has."""
+    return FieldFileError(expected=expected, found=found, problem=FieldProblem.UNREADABLE, fix=fix)

@@ -11,18 +11,16 @@ import struct
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
+from harness.challenge.field_error import unreadable
 from harness.challenge.inflate import (
     ByteStream,
-    DamagedError,
     GunzippedStream,
     StoredStream,
     read_exactly,
 )
-from harness.challenge.stored_array import StoredArray, check_stored, read_vectors
-from harness.errors import FieldError
+from harness.challenge.stored_array import OpenArray, StoredArray, check_stored
 
 if TYPE_CHECKING:
-    from harness.challenge.field import FloatArray
     from harness.challenge.model import FieldSpec
 
 MAX_DATA_OFFSET = 1 << 15  # header and extensions; programs that write any write some hundred bytes
@@ -100,28 +98,26 @@ class _Header:
     big_endian: bool
 
 
-def read_nifti(file: IO[bytes], file_bytes: int, spec: FieldSpec, *, gzipped: bool) -> FloatArray:
-    """The vectors, (3, X, Y, Z), whose scaling is known to be none. Raises FieldError."""
+def open_nifti(file: IO[bytes], file_bytes: int, spec: FieldSpec, *, gzipped: bool) -> OpenArray:
+    """The file's array, its header checked and its scaling known to be none.
+
+    Raises FieldError and DamagedError.
+    """
     _check_kind(file, gzipped=gzipped)
     stream: ByteStream = StoredStream(file, file_bytes)
     if gzipped:
         stream = GunzippedStream(file, file_bytes)
-    try:
-        header = _read_header(stream)
-        stored = StoredArray(
-            shape=_shape(header),
-            dtype=_DATATYPES.get(header.datatype, f"datatype {header.datatype}"),
-            big_endian=header.big_endian,
-            fortran_order=True,
-        )
-        layout = check_stored(stored, spec)
-        _check_header(header, stored)
-        read_exactly(stream, int(header.offset) - header.n_bytes)
-        return read_vectors(stream, stored, layout)
-    except DamagedError as error:
-        raise FieldError(
-            f"expected a NIfTI file, found a damaged or truncated one ({error})"
-        ) from error
+    header = _read_header(stream)
+    stored = StoredArray(
+        shape=_shape(header),
+        dtype=_DATATYPES.get(header.datatype, f"datatype {header.datatype}"),
+        big_endian=header.big_endian,
+        fortran_order=True,
+    )
+    layout = check_stored(stored, spec)
+    _check_header(header, stored)
+    read_exactly(stream, int(header.offset) - header.n_bytes)
+    return OpenArray(stream=stream, stored=stored, layout=layout)
 
 
 def _check_kind(file: IO[bytes], *, gzipped: bool) -> None:
@@ -129,13 +125,13 @@ def _check_kind(file: IO[bytes], *, gzipped: bool) -> None:
     start = file.read(4)
     file.seek(0)
     if start == _ZIP_MAGIC:
-        raise FieldError("expected a NIfTI file, found a zip file; is it an .npz?")
+        raise unreadable(expected="a NIfTI file", found="a zip file", fix="is it an .npz?")
     if gzipped and not start.startswith(_GZIP_MAGIC):
         plain = len(start) == 4 and _version(start) is not None
-        hint = "; it is not compressed: name it .nii, or compress it" if plain else ""
-        raise FieldError(f"expected a compressed NIfTI file, found something else{hint}")
+        fix = "it is not compressed: name it .nii, or compress it" if plain else ""
+        raise unreadable(expected="a compressed NIfTI file", found="something else", fix=fix)
     if not gzipped and start.startswith(_GZIP_MAGIC):
-        raise FieldError("expected a NIfTI file, found a compressed one; name it .nii.gz")
+        raise unreadable(expected="a NIfTI file", found="a compressed one", fix="name it .nii.gz")
 
 
 def _version(start: bytes) -> tuple[_Version, bool] | None:
@@ -151,7 +147,7 @@ def _read_header(stream: ByteStream) -> _Header:
     start = read_exactly(stream, 4)
     known = _version(start)
     if known is None:
-        raise FieldError("expected a NIfTI file, found something else")
+        raise unreadable(expected="a NIfTI file", found="something else")
     version, big_endian = known
     raw = start + read_exactly(stream, version.n_bytes - len(start))
     values = struct.unpack((">" if big_endian else "<") + version.layout, raw)
@@ -174,11 +170,12 @@ def _read_header(stream: ByteStream) -> _Header:
 def _shape(header: _Header) -> tuple[int, ...]:
     n_axes = header.dim[0]
     if header.magic == header.version.pair_magic:
-        raise FieldError(
-            "expected header and values in one NIfTI file, found the header of a pair (.hdr, .img)"
+        raise unreadable(
+            expected="header and values in one NIfTI file",
+            found="the header of a pair (.hdr, .img)",
         )
     if header.magic != header.version.magic or not 1 <= n_axes <= 7:
-        raise FieldError("expected a NIfTI header, found something unreadable")
+        raise unreadable(expected="a NIfTI header", found="something unreadable")
     return header.dim[1 : n_axes + 1]
 
 
@@ -186,22 +183,22 @@ def _check_header(header: _Header, stored: StoredArray) -> None:
     """What the values depend on beside shape and type."""
     bits = 8 * stored.nbytes // math.prod(stored.shape)
     if header.bits != bits:
-        raise FieldError(
-            f"expected {bits} bits a value, those of {stored.dtype}, found {header.bits}"
+        raise unreadable(
+            expected=f"{bits} bits a value, those of {stored.dtype}", found=str(header.bits)
         )
     first, last = header.version.min_offset, MAX_DATA_OFFSET
     if not (first <= header.offset <= last and header.offset == int(header.offset)):
-        raise FieldError(
-            f"expected values that start at byte {first} to {last} (vox_offset), "
-            f"found {header.offset:.10g}"
+        raise unreadable(
+            expected=f"values that start at byte {first} to {last} (vox_offset)",
+            found=f"{header.offset:.10g}",
         )
     # Unset, 0 or NaN, means unscaled, whatever the intercept (nifti1.h). The reference evaluation
     # would apply any other in float64, twice the memory of float32; nobody scales floating-point
     # values but by mistake, so it is refused rather than guessed at.
     is_unset = header.slope == 0 or math.isnan(header.slope)
     if not is_unset and (header.slope, header.intercept) != (1, 0):
-        raise FieldError(
-            "expected unscaled values (scl_slope 1, scl_inter 0), found scl_slope "
-            f"{header.slope:.6g}, scl_inter {header.intercept:.6g}; store the displacements "
-            "themselves"
+        raise unreadable(
+            expected="unscaled values (scl_slope 1, scl_inter 0)",
+            found=f"scl_slope {header.slope:.6g}, scl_inter {header.intercept:.6g}",
+            fix="store the displacements themselves",
         )

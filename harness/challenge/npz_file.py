@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import re
 from typing import IO, TYPE_CHECKING
 
-import numpy as np
-
+from harness.challenge.field_error import FieldFileError, FieldProblem, unreadable
 from harness.challenge.inflate import ByteStream, DamagedError, read_exactly
-from harness.challenge.stored_array import StoredArray, check_stored, read_vectors, shown
+from harness.challenge.stored_array import OpenArray, StoredArray, check_stored, shown
 from harness.challenge.zip_directory import (
     DEFLATED,
     STORED,
@@ -20,51 +18,55 @@ from harness.challenge.zip_directory import (
     read_end,
     read_entries,
 )
-from harness.errors import FieldError
 
 if TYPE_CHECKING:
-    from harness.challenge.field import FloatArray
     from harness.challenge.model import FieldSpec
 
 _MAX_HEADER_BYTES = 4096  # NumPy writes 128 or 192 for an array of four axes
 _MAX_DIRECTORY_BYTES = 1 << 16  # room for a few names to tell, where several arrays were saved
 _MAGIC = b"\x93NUMPY"
 _SHOWN_NAMES = 4
+# NumPy's names, by the letter of the kind and the size in bytes (numpy.lib.format).
+_NAMES = {
+    ("b", 1): "bool",
+    **{("i", size): f"int{8 * size}" for size in (1, 2, 4, 8)},
+    **{("u", size): f"uint{8 * size}" for size in (1, 2, 4, 8)},
+    **{("f", size): f"float{8 * size}" for size in (2, 4, 8, 16)},
+    **{("c", size): f"complex{8 * size}" for size in (8, 16, 32)},
+}
 
 
-def read_npz(file: IO[bytes], file_bytes: int, spec: FieldSpec) -> FloatArray:
-    """The vectors, (3, X, Y, Z). Raises FieldError."""
-    try:
-        end = read_end(file, file_bytes)
-        entry = _only_entry(file, end)
-        stream = open_entry(file, entry, end)
-        stored, header_bytes = _read_header(stream)
-        layout = check_stored(stored, spec)
-        if entry.n_bytes != header_bytes + stored.nbytes:
-            raise FieldError(
-                f"expected {stored.nbytes} bytes of values, found "
-                f"{shown(str(entry.n_bytes - header_bytes))}"
-            )
-        return read_vectors(stream, stored, layout)
-    except DamagedError as error:
-        raise FieldError(
-            f"expected an .npz file, found a damaged or truncated one ({error})"
-        ) from error
+def open_npz(file: IO[bytes], file_bytes: int, spec: FieldSpec) -> OpenArray:
+    """The file's one array, its headers checked. Raises FieldError and DamagedError."""
+    end = read_end(file, file_bytes)
+    entry = _only_entry(file, end)
+    stream = open_entry(file, entry, end)
+    stored, header_bytes = _read_header(stream)
+    layout = check_stored(stored, spec)
+    if entry.n_bytes != header_bytes + stored.nbytes:
+        raise unreadable(
+            expected=f"{stored.nbytes} bytes of values",
+            found=shown(str(entry.n_bytes - header_bytes)),
+        )
+    return OpenArray(stream=stream, stored=stored, layout=layout)
 
 
 def _only_entry(file: IO[bytes], end: ZipEnd) -> ZipEntry:
     if end.n_entries != 1 and end.directory_bytes > _MAX_DIRECTORY_BYTES:
-        raise FieldError(f"expected one array in the file, found {shown(str(end.n_entries))}")
+        raise unreadable(expected="one array in the file", found=shown(str(end.n_entries)))
     if end.directory_bytes > 2 * _MAX_DIRECTORY_BYTES:
         raise DamagedError(f"a directory of {end.directory_bytes} bytes")
     entries = read_entries(file, end)
     if len(entries) != 1:
+        fix = "np.savez_compressed(path, field)" if len(entries) > 1 else ""
         names = ", ".join(shown(repr(entry.name)) for entry in entries[:_SHOWN_NAMES])
-        raise FieldError(f"expected one array in the file, found {len(entries)} ({names})")
+        raise unreadable(
+            expected="one array in the file", found=f"{len(entries)} ({names})", fix=fix
+        )
     if entries[0].encrypted:
-        raise FieldError("expected an array anybody can read, found an encrypted one")
+        raise unreadable(expected="an array anybody can read", found="an encrypted one")
     if entries[0].method not in (STORED, DEFLATED):
-        raise FieldError("expected an array stored or deflated, found another compression")
+        raise unreadable(expected="an array stored or deflated", found="another compression")
     return entries[0]
 
 
@@ -72,12 +74,12 @@ def _read_header(stream: ByteStream) -> tuple[StoredArray, int]:
     """The header of NumPy's NPY format, versions 1 to 3 (numpy.lib.format), and its length."""
     start = read_exactly(stream, len(_MAGIC) + 2)
     if not start.startswith(_MAGIC) or start[6] not in (1, 2, 3):
-        raise FieldError("expected a NumPy array inside the .npz file, found something else")
+        raise unreadable(expected="a NumPy array inside the .npz file", found="something else")
     length_bytes = 2 if start[6] == 1 else 4
     length = int.from_bytes(read_exactly(stream, length_bytes), "little")
     if length > _MAX_HEADER_BYTES:
-        raise FieldError(
-            f"expected an array header of at most {_MAX_HEADER_BYTES} bytes, found {length}"
+        raise unreadable(
+            expected=f"an array header of at most {_MAX_HEADER_BYTES} bytes", found=str(length)
         )
     return _parsed(read_exactly(stream, length)), len(start) + length_bytes + length
 
@@ -91,13 +93,13 @@ def _parsed(header: bytes) -> StoredArray:
         *(SyntaxError, ValueError, KeyError, TypeError),
         *(OverflowError, MemoryError, RecursionError),
     ) as error:
-        raise FieldError("expected a NumPy array header, found something unreadable") from error
+        raise unreadable(expected="a NumPy array header", found="something unreadable") from error
     if not isinstance(shape, tuple) or not all(type(n) is int for n in shape):
-        raise FieldError("expected a NumPy array header, found a shape that is none")
+        raise unreadable(expected="a NumPy array header", found="a shape that is none")
     if not isinstance(descr, str):
-        raise FieldError("expected one number a voxel, found an array of records")
+        raise _wrong_dtype("one number a voxel", "an array of records")
     if "O" in descr:
-        raise FieldError("expected an array of numbers, found pickled Python objects")
+        raise _wrong_dtype("an array of numbers", "pickled Python objects")
     return StoredArray(
         shape=shape,
         dtype=_dtype_name(descr),
@@ -106,9 +108,12 @@ def _parsed(header: bytes) -> StoredArray:
     )
 
 
+def _wrong_dtype(expected: str, found: str) -> FieldFileError:
+    return FieldFileError(expected=expected, found=found, problem=FieldProblem.WRONG_DTYPE)
+
+
 def _dtype_name(descr: str) -> str:
     """NumPy's name of a plain type; other texts are not handed to its parser."""
-    if re.fullmatch(r"[<>|][biufc][0-9]{1,2}", descr):
-        with contextlib.suppress(TypeError):
-            return np.dtype(descr).name
-    return shown(repr(descr))
+    match = re.fullmatch(r"[<>|]([biufc])([0-9]{1,2})", descr)
+    name = _NAMES.get((match[1], int(match[2]))) if match else None
+    return name or shown(repr(descr))

@@ -44,7 +44,7 @@ class _Reading:
 
 
 def shape_hint(shape: tuple[int, ...], spec: FieldSpec) -> str:
-    """``"; ..."`` with the likely cause and its fix, or nothing where there is no likely one."""
+    """The likely cause and its fix; empty where there is no likely one."""
     match len(shape):
         case 5:
             return _five_axes(shape, spec)
@@ -53,18 +53,18 @@ def shape_hint(shape: tuple[int, ...], spec: FieldSpec) -> str:
         case 3:
             if any(sorted(shape) == sorted(grid) for grid, _, _ in _grids(spec)):
                 return (
-                    "; this is one number a voxel, a displacement has three: "
+                    "this is one number a voxel, a displacement has three: "
                     f"np.stack([x, y, z], axis={_wanted_axis(spec)})"
                 )
         case 1 | 2 if math.prod(shape) == math.prod(spec.shape):
-            return f"; is it flattened? field.reshape({spec.shape})"
+            return f"is it flattened? field.reshape({spec.shape})"
     return ""
 
 
 def _five_axes(shape: tuple[int, ...], spec: FieldSpec) -> str:
     if shape[3:] == (1, 3):
         return (
-            "; this looks like a displacement image of ITK or ANTs, in mm and LPS directions: "
+            "this looks like a displacement image of ITK or ANTs, in mm and LPS directions: "
             "harness convert --from itk"
         )
     if 1 in shape:
@@ -76,9 +76,9 @@ def _five_axes(shape: tuple[int, ...], spec: FieldSpec) -> str:
             fix = "take the batch away: field[0]"
             if axis:
                 fix = f"take the axis of length 1 away: np.squeeze(field, {axis})"
-            return f"; {fix}{hint}"
+            return f"{fix}; {hint}" if hint else fix
     if spec.layout_of(shape[1:]) is not None:
-        return f"; these are {shape[0]} fields: each pair has a file of its own"
+        return f"these are {shape[0]} fields: each pair has a file of its own"
     return ""
 
 
@@ -90,12 +90,13 @@ def _four_axes(shape: tuple[int, ...], spec: FieldSpec) -> str:
     best = readings[0]
     if best.n_components != 3:
         components = "one component" if best.n_components == 1 else "two components"
-        return f"; {components} a voxel, a displacement has three: x, y, z"
+        return f"{components} a voxel, a displacement has three: x, y, z"
     moved = _moved(best, wanted)
     if not best.other_resolution:
         return moved
+    separator = "; " if moved else ""
     found = "the full resolution" if spec.resolution == "half" else "half the resolution"
-    hint = f"{moved}; this is {found}, the challenge wants {spec.resolution}"
+    hint = f"{moved + separator}this is {found}, the challenge wants {spec.resolution}"
     if best.zoom is not None:
         factors = [str(best.zoom)] * 3
         factors.insert(wanted, "1")
@@ -110,7 +111,7 @@ def _moved(reading: _Reading, wanted: int) -> str:
             return ""
         here = -1 if reading.component_axis == 3 else reading.component_axis
         place, there = ("first", 0) if wanted == 0 else ("last", -1)
-        return f"; components come {place}: np.moveaxis(field, {here}, {there})"
+        return f"components come {place}: np.moveaxis(field, {here}, {there})"
     spatial = [axis for axis in range(4) if axis != reading.component_axis]
     fixes = []
     for order in reading.orders:
@@ -118,7 +119,7 @@ def _moved(reading: _Reading, wanted: int) -> str:
         axes.insert(wanted, reading.component_axis)
         fixes.append(f"np.transpose(field, ({', '.join(map(str, axes))}))")
     return (
-        f"; the spatial axes are in another order: {' or '.join(fixes)}, and are the components "
+        f"the spatial axes are in another order: {' or '.join(fixes)}, and are the components "
         "x, y, z?"
     )
 

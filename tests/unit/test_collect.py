@@ -19,7 +19,7 @@ from harness.collect import (
     read_small_file,
     tree_use,
 )
-from tests.tiny import dig, tiny_challenge
+from tests.tiny import HALF, dig, tiny_challenge
 
 SPEC = tiny_challenge().task("task_01").field
 NAME = PurePosixPath("task_01/disp_0001_0002.npz")
@@ -170,6 +170,14 @@ def test_oversize_field_is_not_copied(folders: Folders) -> None:
         file.truncate(1 << 40)
     problem = folders.refused()
     assert problem == f"expected at most {max_file_bytes(SPEC)} bytes, found {1 << 40}"
+
+
+def test_oversize_field_says_why(folders: Folders) -> None:
+    """Double precision, at full resolution: too large to be copied, and told all the same."""
+    with folders.field.open("wb") as file:
+        np.savez(file, np.zeros((3, *(8 * n for n in HALF))))
+    assert folders.field.stat().st_size > max_file_bytes(SPEC)
+    assert "expected dtype float16" in folders.refused()
 
 
 def test_the_copy_does_not_change_with_its_source(folders: Folders) -> None:

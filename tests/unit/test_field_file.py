@@ -204,6 +204,23 @@ def test_oversize_file_is_not_read(field_path: Path) -> None:
     assert refusal(field_path) == f"expected at most {limit} bytes, found {1 << 40}"
 
 
+def test_oversize_file_says_why(field_path: Path) -> None:
+    """The commonest mistakes make files that are too large; their headers are read all the same.
+
+    Noise at full resolution was once told its size only, zeros (which deflate) their mistake.
+    """
+    big = SPEC.model_copy(update={"shape": (3, 40, 30, 50)})
+    rng = np.random.default_rng(0)
+    for array, found in (
+        (rng.normal(0, 5, (3, 80, 60, 100)).astype(np.float16), "this is the full resolution"),
+        (rng.normal(0, 5, big.shape), "expected dtype float16, found float64"),
+    ):
+        np.savez_compressed(field_path, array)
+        assert field_path.stat().st_size > max_file_bytes(big)
+        assert found in refusal(field_path, spec=big)
+        assert peak_bytes(lambda: refusal(field_path, spec=big)) < 1 << 20
+
+
 def test_the_size_limit_leaves_room_for_any_legal_field(field_path: Path) -> None:
     for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         noise = np.random.default_rng(1).integers(0, 0x7800, SPEC.shape, np.uint16)
@@ -325,9 +342,9 @@ CAST = "field.astype(np.float16)"
 @pytest.mark.parametrize(
     ("dtype", "found"),
     [
-        ("<f4", f"float32: {CAST}"),
-        ("<f8", f"float64: {CAST}"),
-        ("<i2", f"int16, which holds no fractions of a voxel: {CAST}"),
+        ("<f4", f"float32; {CAST}"),
+        ("<f8", f"float64; {CAST}"),
+        ("<i2", f"int16; whole numbers hold no parts of a voxel: {CAST}"),
         ("|b1", "bool"),
         ("<c8", "complex64"),
     ],
@@ -341,8 +358,8 @@ def test_wrong_dtype_and_shape(field_path: Path) -> None:
     """Both at once, rather than one after another upload."""
     np.savez_compressed(field_path, np.moveaxis(FIELD, 0, -1).astype(np.float32))
     assert refusal(field_path) == (
-        f"expected dtype float16, found float32: {CAST}; expected shape (3, 8, 6, 10), found "
-        "(8, 6, 10, 3); components come first: np.moveaxis(field, -1, 0)"
+        "expected dtype float16 and shape (3, 8, 6, 10), found float32 and (8, 6, 10, 3); "
+        f"{CAST}; components come first: np.moveaxis(field, -1, 0)"
     )
 
 
@@ -400,7 +417,8 @@ def test_records(field_path: Path) -> None:
 def test_two_arrays(field_path: Path) -> None:
     np.savez(field_path, first=FIELD, second=FIELD)
     assert refusal(field_path) == (
-        "expected one array in the file, found 2 ('first.npy', 'second.npy')"
+        "expected one array in the file, found 2 ('first.npy', 'second.npy'); "
+        "np.savez_compressed(path, field)"
     )
 
 
