@@ -1,11 +1,14 @@
 # The only list of commands: `make help` prints it.
 # Variables: ENGINE=auto|docker|process  BASE_IMAGE=name  PAIRS=2  ARGS="--json"  PYTHON=python3.12
+#            CHALLENGE=learn2reg2022 or a YAML file  DATA=test
 
 SHELL := /bin/bash
 PYTHON ?= python3
 ENGINE ?= auto
 BASE_IMAGE ?=
 PAIRS ?= 2
+CHALLENGE ?=
+DATA ?=
 ARGS ?=
 
 VENV := .venv
@@ -13,6 +16,7 @@ BIN := $(VENV)/bin
 HARNESS := $(BIN)/harness
 UV := $(shell command -v uv 2>/dev/null)
 BASE_OPTION := $(if $(BASE_IMAGE),--base-image '$(BASE_IMAGE)')
+WHAT := $(if $(CHALLENGE),--challenge '$(CHALLENGE)') $(if $(DATA),--data '$(DATA)')
 
 .DEFAULT_GOAL := help
 .PHONY: help build run test lint format data doctor bench base-image clean
@@ -24,11 +28,11 @@ build: $(VENV)/.method ## Set up everything and build the submission's image (EN
 	@$(HARNESS) build --engine $(ENGINE) $(BASE_OPTION)
 
 run: $(VENV)/.method ## Dry-run the submission on test/: fields to submission/, the record to runs/
-	@$(HARNESS) phantom --if-empty --pairs $(PAIRS)
-	@$(HARNESS) run --engine $(ENGINE) $(BASE_OPTION) $(ARGS)
+	@$(HARNESS) phantom --if-empty --pairs $(PAIRS) $(WHAT)
+	@$(HARNESS) run --engine $(ENGINE) $(BASE_OPTION) $(WHAT) $(ARGS)
 
-data: $(VENV)/.run ## Make phantom data in test/ and its truth in truth/ (PAIRS=)
-	@$(HARNESS) phantom --pairs $(PAIRS)
+data: $(VENV)/.run ## Make phantom data in test/ and its truth in truth/ (PAIRS=, CHALLENGE=, DATA=)
+	@$(HARNESS) phantom --pairs $(PAIRS) $(WHAT)
 
 test: $(VENV)/.test ## Run the tests; those without their engine, browser or GPU skip, with a reason
 	@$(BIN)/pytest $(ARGS)
@@ -77,6 +81,8 @@ endif
 $(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing the harness" >&2
 	@$(INSTALL) --constraint constraints.txt --editable .
+# Compiled now: where Python may not write (PYTHONDONTWRITEBYTECODE) each start would compile it all.
+	@$(BIN)/python -m compileall -q harness
 	@touch $@
 
 # The method's own requirements, for the process engine; the image installs them for itself.

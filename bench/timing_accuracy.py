@@ -27,8 +27,8 @@ from harness.engine.docker import DockerEngine
 from harness.errors import HarnessError
 from harness.probe.client import Probe
 from harness.probe.realtime import Precision
+from harness.probe.spec import WatchSpec
 from harness.probe.trace import Placement, Trace
-from harness.probe.watch import WatchSpec
 from harness.timing import PairTiming, time_pairs
 from harness.witness import cpus_left, sidecar
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness import __version__, cli_upload, console
+from harness import __version__, cli_challenge, cli_fields, cli_upload, console
 from harness.cache import CacheMode
 from harness.challenge.model import DEFAULT_CHALLENGE, builtin_names, load_challenge
-from harness.challenge.pairs import check_data
+from harness.challenge.pairs import check_data, is_present
 from harness.cli_options import (
     BaseImageOption,
     ChallengeOption,
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     from harness.engine.base import Engine, Image
     from harness.execute import Progress
+    from harness.probe.client import ChildProgram
 
 IMAGE_TAG = REFERENCE_IMAGE  # the challenge's own build line uses it
 
@@ -61,6 +62,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(cli_challenge.app)
 
 
 def _version(value: bool) -> None:
@@ -81,6 +83,7 @@ def _root(
 
 @app.command()
 def run(
+    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(help="A folder with a Dockerfile and method/, or the name of an image."),
@@ -153,7 +156,7 @@ def run(
         witness=witness,
         cache=cache,
     )
-    ended, failure = _execute_times(plan, chosen, runs.resolve(), repeat)
+    ended, failure = _execute_times(plan, chosen, runs.resolve(), repeat, context.obj)
     first, shown = ended[0], published(ended)
     accuracy = look_at_accuracy(plan, shown.record, shown.directory, truth)
     summary = None
@@ -225,22 +228,26 @@ def compare_runs(
 def phantom(
     data: DataOption = Path("test"),
     truth: TruthOption = None,
+    challenge: Annotated[
+        str, typer.Option("--challenge", help="One of the built-in challenges.")
+    ] = DEFAULT_CHALLENGE,
     pairs: Annotated[int, typer.Option("--pairs", min=1, max=500, help="Pairs a task.")] = 2,
     seed: Annotated[int, typer.Option("--seed", help="Other seed, other anatomy.")] = 2021,
     if_empty: Annotated[
         bool, typer.Option("--if-empty", help="Do nothing, silently, when there is data already.")
     ] = False,
 ) -> None:
-    """Make synthetic challenge data on the exact 2021 grids, and its truth in a separate folder."""
+    """Make synthetic data on a challenge's exact grids, and its truth in a separate folder."""
     from harness.phantom import write_phantoms  # noqa: PLC0415 - it needs SciPy: see _accuracy
 
-    if if_empty and any((data / task.folder).exists() for task in load_challenge().tasks):
+    if if_empty and any(is_present(task, data) for task in load_challenge(challenge).tasks):
         return
     truth = truth or data.parent / "truth"
     console.note(f"making phantom data ({pairs} pairs a task, seed {seed}), about half a minute")
     write_phantoms(
         data,
         truth,
+        challenge=challenge,
         pairs_per_task=pairs,
         seed=seed,
         on_progress=lambda line: console.note(f"  {line}"),
@@ -258,8 +265,11 @@ def doctor() -> None:
     raise typer.Exit(1 if worst is Level.FAILURE else 0)
 
 
+cli_fields.register(app)
+
+
 def _execute_times(
-    plan: Plan, engine: Engine, runs_dir: Path, times: int
+    plan: Plan, engine: Engine, runs_dir: Path, times: int, ahead: ChildProgram | None
 ) -> tuple[list[EndedRun], HarnessError | None]:
     """The runs that ended, and why the next one could not begin, if so.
 
@@ -277,7 +287,7 @@ def _execute_times(
 
     ended: list[EndedRun] = []  # filled one by one: those before an error must not be lost
     try:
-        for one in execute_times(plan, engine, runs_dir, times, view):
+        for one in execute_times(plan, engine, runs_dir, times, view, ahead):
             ended.append(one)
     except KeyboardInterrupt:
         if not ended:
@@ -333,13 +343,14 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 app.add_typer(cli_upload.app)
 
 
-def main() -> None:
-    """Entry point: every deliberate error becomes a message and its exit code."""
+def main(ahead: ChildProgram | None = None) -> None:
+    """Every deliberate error becomes a message and its exit code. ``ahead``: a witness that was
+    started already (:mod:`harness.__main__`)."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     try:
-        app()
+        app(obj=ahead)
     except HarnessError as error:
         console.fail(str(error))
         sys.exit(error.exit_code)

@@ -1,28 +1,18 @@
-"""The commands around an upload: check, pack, zero, export."""
+"""The commands around an upload: check, pack, zero, export.
+
+What they do needs NumPy and SciPy, which `harness run` must not wait for: imported when
+one is called.
+"""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from harness import console
-from harness.challenge.field_file import FieldState
-from harness.challenge.model import DEFAULT_CHALLENGE, load_challenge
-from harness.challenge.pairs import read_pairs
-from harness.challenge.quantity import format_bytes
-from harness.check.check import check_fields
-from harness.check.pack import pack
-from harness.check.source import open_source
-from harness.check.zero import write_zero_fields
+from harness.challenge.model import DEFAULT_CHALLENGE
 from harness.cli_options import ChallengeOption, DataOption, RunsOption  # noqa: TC001 - for typer
-from harness.console_check import show_check, show_check_ending
-from harness.engine.docker import DockerEngine
-from harness.errors import FieldError, OutputError
-from harness.export import certify, export_image, latest_run_of, manifest_path
-from harness.live import Counter
 from harness.plan import REFERENCE_IMAGE
 
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
@@ -54,20 +44,10 @@ def check(
     Errors mean that a file would be rejected. Warnings mean that it would be accepted and is
     probably not what you meant. Exit code 0: no errors, 21: errors. docs/checks.md explains each.
     """
-    rules = load_challenge(challenge)
-    tasks = read_pairs(rules, data)
-    with open_source(path, runs, tasks) as source:
-        total = sum(len(found.pairs) for found in tasks) * (2 if meaning else 1)
-        with Counter("checking fields", total) as counter:
-            report = check_fields(
-                rules, tasks, source, data_dir=data if meaning else None, on_progress=counter.step
-            )
-    if as_json:
-        console.out.file.write(report.model_dump_json(indent=1) + "\n")
-    else:
-        show_check(report)
-    show_check_ending(report, to_stderr=as_json)
-    raise typer.Exit(FieldError.exit_code if report.errors else 0)
+    from harness.upload import check as do  # noqa: PLC0415
+
+    code = do(path, data=data, challenge=challenge, runs=runs, meaning=meaning, as_json=as_json)
+    raise typer.Exit(code)
 
 
 @app.command("pack")
@@ -90,30 +70,10 @@ def pack_fields(
     The same fields always make the same bytes. Only fields of the challenge's pairs go into it, and
     the file that the challenge's site wants at the top level. Exit code 21: errors, no zip.
     """
-    if output.exists() and not force:
-        raise OutputError(f"{output}: is there already; name another with --output, or --force")
-    rules = load_challenge(challenge)
-    tasks = read_pairs(rules, data)
-    with open_source(path, runs, tasks) as source:
-        total = sum(len(found.pairs) for found in tasks) * 2
-        with Counter("checking fields", total) as counter:
-            report = check_fields(rules, tasks, source, data_dir=data, on_progress=counter.step)
-        show_check(report)
-        show_check_ending(report, to_stderr=False)
-        if report.errors and not force:
-            console.fail(f"{output} was not written: mend the errors, or say --force")
-            raise typer.Exit(FieldError.exit_code)
-        names = [PurePosixPath(pair.path) for pair in report.pairs if pair.path is not None]
-        if not names:
-            raise FieldError(f"{path}: expected fields to pack, found none")
-        dummy = rules.upload.dummy_file
-        with Counter("packing", len(names)) as counter:
-            pack(source, names, output, dummy_file=dummy, on_progress=counter.step)
-    valid = sum(pair.state is FieldState.VALID for pair in report.pairs)
-    console.tell(
-        f"  zip     {output}  ({valid} valid fields, {format_bytes(output.stat().st_size)})",
-        to_stderr=False,
-    )
+    from harness.upload import pack_fields as do  # noqa: PLC0415
+
+    code = do(path, output=output, data=data, challenge=challenge, runs=runs, force=force)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -124,14 +84,9 @@ def zero(
     force: ForceOption = False,
 ) -> None:
     """Write the zero-field submission: the layout by example, and what every method must beat."""
-    rules = load_challenge(challenge)
-    tasks = read_pairs(rules, data)
-    total = sum(len(found.pairs) for found in tasks)
-    with Counter("writing zero fields", total) as counter:
-        write_zero_fields(tasks, folder, overwrite=force, on_progress=counter.step)
-    console.note(
-        f"{total} zero fields in {folder}/; `harness pack {folder}` makes the upload of it"
-    )
+    from harness.upload import zero as do  # noqa: PLC0415
+
+    do(folder, data=data, challenge=challenge, force=force)
 
 
 @app.command()
@@ -149,32 +104,6 @@ def export(
     The manifest holds the image's ID, the file's digest and sizes and, as its certificate, the dry
     run of exactly this image: challenge, limits, runtimes, machine.
     """
-    target = output or Path(re.sub(r"[^A-Za-z0-9._-]+", "_", image) + ".tar.gz")
-    for path in (target, manifest_path(target)):
-        if path.exists() and not force:
-            raise OutputError(f"{path}: is there already; name another with --output, or --force")
-    engine = DockerEngine.connect()
-    found = engine.find(image)
-    run = latest_run_of(found, runs)
-    if run is None:
-        console.warn(
-            f"no dry run of {image} ({found.id[:19]}) in {runs}/: the manifest has no certificate; "
-            f"`harness run {image}` makes one"
-        )
-    with Counter(f"exporting {image}", engine.size_bytes(found), in_bytes=True) as counter:
-        manifest = export_image(
-            engine,
-            found,
-            target,
-            certificate=None if run is None else certify(run),
-            on_progress=counter.reach,
-        )
-    console.tell(
-        f"image     {manifest.image_reference}  {manifest.image_id}\n"
-        f"file      {target}  ({format_bytes(manifest.file_size_bytes)}, "
-        f"{format_bytes(manifest.tar_size_bytes)} unpacked)\n"
-        f"manifest  {manifest_path(target)}",
-        to_stderr=False,
-    )
-    if run is not None:
-        console.tell(f"dry run   {run.run_id}: {run.status}, {run.reason}", to_stderr=False)
+    from harness.upload import export as do  # noqa: PLC0415
+
+    do(image, output=output, runs=runs, force=force)

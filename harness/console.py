@@ -46,7 +46,9 @@ _STATE_STYLE = {
 }
 _PRECISION = {
     Precision.FIFO: "witnessed with real-time scheduling, 2 ms off at worst",
-    Precision.RESERVED_CPU: "witnessed from a CPU of the witness's own, 5 ms off at worst",
+    Precision.RESERVED_CPU: (
+        "witnessed from a CPU that the submission was kept off, 5 ms off at worst (harness doctor)"
+    ),
     Precision.PLAIN: "witnessed without real-time scheduling, up to 25 ms off (harness doctor)",
 }
 _MUCH_FOLDING_PERCENT = 5.0  # published methods stay well below 1 %

@@ -6,7 +6,8 @@
     ├── ConfigurationError          the person who runs the harness can mend it
     │   ├── ChallengeError      10  the challenge file
     │   ├── DataError           11  the data folder
-    │   └── OutputError         12  a folder the harness must write to
+    │   ├── OutputError         12  a folder the harness must write to
+    │   └── ConventionError     13  what a field's convention is said to be does not fit together
     ├── SubmissionError             the team can mend it
     │   ├── MethodError         20  the plugin cannot be loaded
     │   ├── FieldError          21  a displacement field breaks the contract
@@ -70,6 +71,10 @@ class DataError(ConfigurationError):
 
 class OutputError(ConfigurationError):
     exit_code = 12
+
+
+class ConventionError(ConfigurationError):
+    exit_code = 13
 
 
 class SubmissionError(HarnessError):

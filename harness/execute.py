@@ -18,7 +18,7 @@ from harness.errors import DataError, EngineError, OutputError, ProbeError
 from harness.machine.fingerprint import take_fingerprint
 from harness.machine.samples import MachineWatch
 from harness.probe.realtime import Precision
-from harness.probe.trace import FileEvent, Placement, Root, Trace, TraceTail
+from harness.probe.trace import Event, FileEvent, Placement, Root, Trace, TraceTail
 from harness.record import INSIDE_REPORT, Conditions, Ended, make_record
 from harness.runner.settings import CHALLENGE_VARIABLE, INSIDE_REPORT_VARIABLE
 from harness.timing import time_pairs
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from harness.challenge.pairs import Pair
     from harness.collect import TreeUse
     from harness.plan import Plan
-    from harness.probe.client import Probe
+    from harness.probe.client import ChildProgram, Probe
     from harness.store import RepeatRecord, RunDirectory, RunRecord
 
 _POLL_S = 0.1
@@ -71,8 +71,9 @@ def execute(
     on_progress: Callable[[Progress], None] = lambda _: None,
     *,
     repeat: RepeatRecord | None = None,
+    ahead: ChildProgram | None = None,
 ) -> RunRecord:
-    """Run the image over the pairs; the record, already stored.
+    """Run the image over the pairs; the record, already stored. ``ahead``: see start_witness.
 
     A submission's failure is a result, not an exception. Raises DataError, ProbeError, EngineError
     or OutputError when the run could not even begin, OutputError when its record cannot be written.
@@ -84,7 +85,7 @@ def execute(
         on_progress(Progress(step=Step.WARMING if warm else Step.COOLING))
         inputs = (plan.data_dir / path for pair in plan.pairs for path in pair.inputs)
         cache = prepare_cache(plan.cache, inputs)
-        with start_witness(plan, engine, run_dir) as probe:
+        with start_witness(plan, engine, run_dir, ahead) as probe:
             spec = _run_spec(plan, engine, run_dir, cpuset=cpus_left(engine, probe))
             watch = MachineWatch()  # after the probe, whose work is ours
             ended = _run_to_its_end(plan, engine, run_dir, spec, watch, on_progress)
@@ -244,7 +245,7 @@ def _stay(
                     next_output_look = now + took_s / _OUTPUT_LOOK_SHARE
                     if _is_too_much(use, limits):
                         return None, Cut.OUTPUT_LIMIT
-        look()
+        look(ended=True)
     return exit_state, None
 
 
@@ -255,24 +256,28 @@ def _is_too_much(use: TreeUse, limits: Limits) -> bool:
 @contextmanager
 def _live_pairs(
     plan: Plan, run_dir: RunDirectory, on_progress: Callable[[Progress], None]
-) -> Iterator[Callable[[], None]]:
-    """A function that reports the fields completed since it was last called."""
+) -> Iterator[Callable[..., None]]:
+    """A function that reports the fields completed since it was last called.
+
+    A name that was only created may be that of a file that is still being written, or of one that
+    was linked there complete: which of both is known when the submission has ended.
+    """
     tail = TraceTail(run_dir.growing_trace)
     events: list[FileEvent] = []
     announced: set[str] = set()
 
-    def look() -> None:
+    def look(*, ended: bool = False) -> None:
         try:
             new = [record for record in tail.new_records() if isinstance(record, FileEvent)]
         except ProbeError:  # what is wrong with the trace will be recorded when the run has ended
             return
         events.extend(new)
-        if not any(event.root is Root.OUTPUT for event in new):
+        if not ended and not any(event.root is Root.OUTPUT for event in new):
             return
         seen = Trace(
             placement=Placement.HOST,  # only the events matter here
             precision=Precision.PLAIN,
-            events=tuple(events),
+            events=tuple(e for e in events if ended or e.event is not Event.CREATED),
         )
         written = {event.path for event in events if event.root is Root.OUTPUT}
         for timing in time_pairs([_as_seen(pair, written) for pair in plan.pairs], seen):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from harness.engine.base import Engine
     from harness.execute import Progress
     from harness.plan import Plan
+    from harness.probe.client import ChildProgram
 
     # Called before each run with its directory and number (1, 2, ...).
     View = Callable[[RunDirectory, int], AbstractContextManager[Callable[[Progress], None]]]
@@ -28,16 +29,25 @@ class EndedRun:
 
 
 def execute_times(
-    plan: Plan, engine: Engine, runs_dir: Path, times: int, view: View
+    plan: Plan,
+    engine: Engine,
+    runs_dir: Path,
+    times: int,
+    view: View,
+    ahead: ChildProgram | None = None,
 ) -> Iterator[EndedRun]:
-    """One run after the other, as they end; an interrupted one is the last."""
+    """One run after the other, as they end; an interrupted one is the last.
+
+    ``ahead``: the first run's witness, see start_witness.
+    """
     group: str | None = None
     for index in range(1, times + 1):
         directory = RunDirectory.create(runs_dir, plan.submission)
         group = group or directory.run_id
         repeat = RepeatRecord(group=group, index=index, of=times) if times > 1 else None
         with view(directory, index) as on_progress:
-            record = execute(plan, engine, directory, on_progress, repeat=repeat)
+            record = execute(plan, engine, directory, on_progress, repeat=repeat, ahead=ahead)
+        ahead = None
         yield EndedRun(directory=directory, record=record)
         if record.status is RunStatus.INTERRUPTED:
             return

@@ -18,6 +18,7 @@ import os
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -303,10 +304,15 @@ class RunDirectory:
     def discard_output(self) -> None:
         """Remove the submission's output folder; what cannot be removed stays and is logged.
 
-        With rm, which comes down any depth of folders; shutil.rmtree recurses into each.
+        What is left by shutil.rmtree, which recurses into each folder, is left to rm, which comes
+        down any depth, but takes 15 ms to start.
         """
-        command = ["rm", "-rf", "--", str(self.output_dir)]
-        subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+        with suppress(RecursionError):
+            shutil.rmtree(self.output_dir, ignore_errors=True)
+        if self.output_dir.exists():
+            command = ["rm", "-rf", "--", str(self.output_dir)]
+            nowhere = subprocess.DEVNULL
+            subprocess.run(command, stdin=nowhere, stderr=nowhere, check=False)
         if self.output_dir.exists():
             _logger.warning(
                 "%s: some of it belongs to another user and cannot be removed; try `sudo rm -rf`",

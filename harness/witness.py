@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
@@ -10,20 +11,24 @@ from harness.errors import ImageMissing, OutputError
 from harness.plan import WitnessChoice
 from harness.probe.client import PROBE_MODULE, Probe
 from harness.probe.realtime import Precision
+from harness.probe.spec import WatchSpec
 from harness.probe.trace import Placement
-from harness.probe.watch import WatchSpec
 
 if TYPE_CHECKING:
     from harness.engine.base import Engine, Image
     from harness.plan import Plan
+    from harness.probe.client import ChildProgram
     from harness.store import RunDirectory
 
 # What the probe in a container sees.
 _DATA, _OUTPUT, _TRACE = "/witness/data", "/witness/output", "/witness/trace.jsonl"
 
 
-def start_witness(plan: Plan, engine: Engine, run_dir: RunDirectory) -> Probe:
-    """The probe to enter before the submission's container is made.
+def start_witness(
+    plan: Plan, engine: Engine, run_dir: RunDirectory, ahead: ChildProgram | None = None
+) -> Probe:
+    """The probe to enter before the submission's container is made. ``ahead``: its program, when
+    that was started already; whoever did so ends it.
 
     Raises ImageMissing when it must run in a container and there is no image for it.
     """
@@ -40,7 +45,7 @@ def start_witness(plan: Plan, engine: Engine, run_dir: RunDirectory) -> Probe:
     if spec.placement is Placement.SIDECAR:
         name = f"witness-of-{run_dir.submission}-{run_dir.run_id}"
         return sidecar(spec, engine, _reference_image(plan, engine), name=name)
-    return Probe(spec)
+    return Probe(spec, ahead)
 
 
 def choose_placement(plan: Plan, engine: Engine) -> Placement:
@@ -78,8 +83,10 @@ def sidecar(spec: WatchSpec, engine: Engine, image: Image, *, name: str) -> Prob
             realtime=spec.realtime,
         )
     )
-    inside = {"data_dir": Path(_DATA), "output_dir": Path(_OUTPUT), "trace": Path(_TRACE)}
-    return Probe(spec.model_copy(update=inside), helper, trace=spec.trace)
+    inside = dataclasses.replace(
+        spec, data_dir=Path(_DATA), output_dir=Path(_OUTPUT), trace=Path(_TRACE)
+    )
+    return Probe(inside, helper, trace=spec.trace)
 
 
 def _reference_image(plan: Plan, engine: Engine) -> Image:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.challenge.field_file import read_field
+from harness.challenge.field_file import check_field, read_field
 from harness.errors import FieldError
 
 if TYPE_CHECKING:
@@ -24,6 +24,10 @@ def field_refusal(path: Path, spec: FieldSpec, raw: bytes | None = None) -> str:
     with pytest.raises(FieldError) as caught:
         read_field(path, spec)
     message = str(caught.value)
+    del caught  # with its traceback, which holds what was read
+    with pytest.raises(FieldError) as checked:
+        check_field(path, spec)
+    assert str(checked.value) == message
     assert message.isprintable()
     assert len(message) < 400
     return message

@@ -69,11 +69,14 @@ class Measured:
 def run_with_harness(site: Site, image: Image, seconds: float) -> Measured:
     """``harness run`` as a user calls it: a new process, from its start to its end."""
     command = [
-        *(sys.executable, "-m", "harness.cli", "run", image.reference, "--engine", "docker"),
+        *(sys.executable, "-m", "harness", "run", image.reference, "--engine", "docker"),
         *("--challenge", str(site.challenge(seconds)), "--data", str(site.folder / "test")),
         *("--runs", str(site.folder / "runs"), "--submission", str(site.folder / "submission")),
         *("--truth", str(site.folder / "none")),
     ]
+    # As at a user's: from its second run on, Python finds its own modules compiled.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     with (site.folder / "log").open("wb") as log:
         start_s = time.monotonic()
         process = psutil.Popen(
@@ -81,7 +84,7 @@ def run_with_harness(site: Site, image: Image, seconds: float) -> Measured:
             cwd=site.folder,
             stdout=log,
             stderr=log,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env=environment,
         )
         peak_bytes, probe_peak_bytes = _watch_memory(process)
         wall_s = time.monotonic() - start_s

@@ -145,19 +145,24 @@ def resample_corner_aligned(vectors: FloatArray, grid: Grid) -> FloatArray:
     """
     for axis, n in enumerate(grid, start=1):
         m = vectors.shape[axis]
-        if m == n:
-            continue
-        position = np.linspace(0.0, m - 1, n)
-        lower = np.minimum(position.astype(np.intp), max(m - 2, 0))
-        shape = [1, 1, 1, 1]
-        shape[axis] = n
-        weight = (position - lower).astype(np.float32).reshape(shape)
-        left = np.take(vectors, lower, axis=axis)
-        right = np.take(vectors, np.minimum(lower + 1, m - 1), axis=axis)
-        # Neighbours that half precision holds may differ by more than it holds.
-        step = np.subtract(right, left, dtype=np.result_type(right, np.float32))
-        vectors = left + weight * step
+        if m != n:
+            vectors = interpolate_along(vectors, axis, np.linspace(0.0, m - 1, n))
     return vectors
+
+
+def interpolate_along(vectors: FloatArray, axis: int, position: FloatArray) -> FloatArray:
+    """Linear interpolation along one axis, at positions within 0 .. its length - 1, in samples."""
+    m = vectors.shape[axis]
+    lower = np.minimum(position.astype(np.intp), max(m - 2, 0))
+    shape = [1] * vectors.ndim
+    shape[axis] = len(position)
+    weight = (position - lower).astype(np.result_type(vectors, np.float32)).reshape(shape)
+    left = np.take(vectors, lower, axis=axis)
+    right = np.take(vectors, np.minimum(lower + 1, m - 1), axis=axis)
+    # Neighbours that half precision holds may differ by more than it holds.
+    step = np.subtract(right, left, dtype=np.result_type(right, np.float32))
+    interpolated: FloatArray = left + weight * step
+    return interpolated
 
 
 def write_field(array: FloatArray, path: Path) -> None:

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 from harness.challenge.field_error import unreadable
 from harness.challenge.inflate import DamagedError, FrugalFile
 from harness.challenge.model import FieldFormat
+from harness.challenge.nifti_file import open_nifti
+from harness.challenge.npz_file import open_npz
+from harness.challenge.stored_array import read_values
 from harness.errors import FieldError
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
     from harness.challenge.field import FloatArray
     from harness.challenge.model import FieldSpec
+    from harness.challenge.stored_array import FieldValues
 
 # Beside the array itself: a zip's structures, NIfTI's extensions, deflate's and gzip's worst case.
 _MAX_OVERHEAD_BYTES = 1 << 16
@@ -46,6 +50,29 @@ def read_field(path: Path, spec: FieldSpec) -> FloatArray:
     stays below twice the legal array's size whatever the file claims. Links, pipes and devices are
     refused.
     """
+    return _read_values(path, spec).vectors()
+
+
+def check_field(path: Path, spec: FieldSpec) -> None:
+    """As :func:`read_field`, without making the array: a run has no other use for NumPy, whose
+    import takes 0.1 s."""
+    _check_finite(_read_values(path, spec))
+
+
+def check_open_field(descriptor: int, name: str, spec: FieldSpec) -> None:
+    """The same of a file that is open, and stays so; ``name`` tells whether NIfTI is compressed.
+
+    Of a file that is too large the headers are read all the same: they say why it is.
+    """
+    _check_finite(_read_open_values(descriptor, name, spec))
+
+
+def _check_finite(values: FieldValues) -> None:
+    if not values.are_surely_finite():
+        values.vectors()
+
+
+def _read_values(path: Path, spec: FieldSpec) -> FieldValues:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -53,22 +80,12 @@ def read_field(path: Path, spec: FieldSpec) -> FloatArray:
             raise unreadable(expected="a regular file", found="a symbolic link") from error
         raise FieldError(f"cannot be read ({error.strerror})") from error
     try:
-        return read_open_field(descriptor, path.name, spec)
+        return _read_open_values(descriptor, path.name, spec)
     finally:
         os.close(descriptor)
 
 
-def read_open_field(descriptor: int, name: str, spec: FieldSpec) -> FloatArray:
-    """The same of a file that is open, and stays so, whatever its position; ``name`` tells whether
-    NIfTI is compressed.
-
-    Of a file that is too large the headers are read all the same: they say why it is.
-    """
-    # Here, as they need NumPy: a tenth of a second that a run's start need not wait.
-    from harness.challenge.nifti_file import open_nifti  # noqa: PLC0415
-    from harness.challenge.npz_file import open_npz  # noqa: PLC0415
-    from harness.challenge.stored_array import read_vectors  # noqa: PLC0415
-
+def _read_open_values(descriptor: int, name: str, spec: FieldSpec) -> FieldValues:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         raise unreadable(expected="a regular file", found="a folder, pipe or device")
@@ -87,7 +104,7 @@ def read_open_field(descriptor: int, name: str, spec: FieldSpec) -> FloatArray:
             opened = open_nifti(file, n_bytes, spec, gzipped=name.endswith(".gz"))
         if n_bytes > limit:
             raise too_large
-        return read_vectors(opened)
+        return read_values(opened)
     except DamagedError as error:
         if n_bytes > limit:
             raise too_large from error

@@ -6,7 +6,6 @@ apply. They are frozen: what was read is what every later stage sees.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from enum import StrEnum
@@ -29,13 +28,12 @@ from pydantic import (
     model_validator,
 )
 
+from harness.challenge.findings import did_you_mean, findings
 from harness.challenge.quantity import Bytes, Seconds
 from harness.errors import ChallengeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from pydantic_core import ErrorDetails
 
 DEFAULT_CHALLENGE = "learn2reg2021"
 
@@ -117,6 +115,7 @@ def _check_pattern(pattern: str) -> str:
             f"{pattern!r} uses {{{min(unknown)}}}; known are {{fixed}} and {{moving}}, "
             "the case ids, as in img{fixed:04d}.nii.gz, and where the pairs come from a JSON file "
             + further
+            + did_you_mean(min(unknown), _EXAMPLE)
         )
     try:
         path = PurePosixPath(pattern.format(**_EXAMPLE))
@@ -357,6 +356,10 @@ class Mount(_Model):
     target: Annotated[str, Field(pattern=r"^/[^:,]+$")]
     path: Pattern = "."
 
+    @property
+    def is_whole_data(self) -> bool:
+        return self.source == "data" and PurePosixPath(self.path) == PurePosixPath()
+
 
 class ContainerContract(_Model):
     mounts: tuple[Mount, ...]
@@ -437,18 +440,22 @@ def load_challenge(source: str | Path = DEFAULT_CHALLENGE) -> Challenge:
 
     Raises ChallengeError naming the file, the key, what was expected and what was found.
     """
+    return parse_challenge(challenge_text(source), origin=str(source))
+
+
+def challenge_text(source: str | Path) -> str:
+    """The YAML text of a built-in name or of a file. Raises ChallengeError when there is none."""
     if isinstance(source, str) and source in builtin_names():
-        text = (resources.files("harness.challenge") / f"{source}.yaml").read_text("utf-8")
-        return parse_challenge(text, origin=source)
+        return (resources.files("harness.challenge") / f"{source}.yaml").read_text("utf-8")
     path = Path(source)
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ChallengeError(
             f"challenge {source}: neither a readable YAML file ({error}) nor one of the built-in "
-            f"challenges ({', '.join(builtin_names())})"
+            f"challenges ({', '.join(builtin_names())}){did_you_mean(source, builtin_names())}"
         ) from error
-    return parse_challenge(text, origin=str(path))
+    return text
 
 
 def parse_challenge(text: str, *, origin: str) -> Challenge:
@@ -464,24 +471,5 @@ def parse_challenge(text: str, *, origin: str) -> Challenge:
     try:
         return Challenge.model_validate(content)
     except ValidationError as error:
-        findings = "\n".join(f"  - {_describe(item)}" for item in error.errors())
-        raise ChallengeError(f"challenge {origin}:\n{findings}") from error
-
-
-def _describe(item: ErrorDetails) -> str:
-    """One finding as ``key: what is wrong``, with the nearest known key for a misspelt one."""
-    formats = {"csv", "dataset_json"}  # what the model adds to the place of a list of pairs
-    where = ".".join(str(part) for part in item["loc"] if part not in formats)
-    if item["type"] != "extra_forbidden":
-        return f"{where}: {item['msg'].removeprefix('Value error, ')}"
-    known = sorted({key for model in _models() for key in _keys(model)})
-    near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
-    return f"{where}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
-
-
-def _models() -> list[type[_Model]]:
-    return _Model.__subclasses__()
-
-
-def _keys(model: type[_Model]) -> list[str]:
-    return [field.alias or name for name, field in model.model_fields.items()]
+        lines = "\n".join(f"  - {finding}" for finding in findings(error, Challenge))
+        raise ChallengeError(f"challenge {origin}:\n{lines}") from error

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import re
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from harness.challenge.field_error import FieldFileError, FieldProblem, unreadable
 from harness.challenge.inflate import ByteStream, DamagedError, RandomAccess, read_exactly
@@ -29,6 +26,14 @@ _MAX_HEADER_BYTES = 4096  # NumPy writes 128 or 192 for an array of four axes
 _MAX_DIRECTORY_BYTES = 1 << 16  # room for a few names to tell, where several arrays were saved
 _MAGIC = b"\x93NUMPY"
 _SHOWN_NAMES = 4
+# NumPy's names, by the letter of the kind and the size in bytes (numpy.lib.format).
+_NAMES = {
+    ("b", 1): "bool",
+    **{("i", size): f"int{8 * size}" for size in (1, 2, 4, 8)},
+    **{("u", size): f"uint{8 * size}" for size in (1, 2, 4, 8)},
+    **{("f", size): f"float{8 * size}" for size in (2, 4, 8, 16)},
+    **{("c", size): f"complex{8 * size}" for size in (8, 16, 32)},
+}
 
 
 def open_npz(file: RandomAccess, file_bytes: int, spec: FieldSpec) -> OpenArray:
@@ -109,7 +114,6 @@ def _wrong_dtype(expected: str, found: str) -> FieldFileError:
 
 def _dtype_name(descr: str) -> str:
     """NumPy's name of a plain type; other texts are not handed to its parser."""
-    if re.fullmatch(r"[<>|][biufc][0-9]{1,2}", descr):
-        with contextlib.suppress(TypeError):
-            return np.dtype(descr).name
-    return shown(repr(descr))
+    match = re.fullmatch(r"[<>|]([biufc])([0-9]{1,2})", descr)
+    name = _NAMES.get((match[1], int(match[2]))) if match else None
+    return name or shown(repr(descr))

@@ -6,15 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from harness.challenge.field_error import FieldFileError, FieldProblem, unreadable
 from harness.challenge.model import FieldDtype, Layout
 from harness.challenge.shape_hint import shape_hint
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from harness.challenge.field import FloatArray
     from harness.challenge.inflate import ByteStream
     from harness.challenge.model import FieldSpec
@@ -23,7 +19,9 @@ _CHUNK_BYTES = 1 << 18
 _CHECKED_VALUES = 1 << 16  # as many as stay in the cache
 _MAX_SHOWN = 60  # characters of a file's own text that a message repeats
 _FLOAT16_MAX = 65504
-_FLOAT16_EXPONENT = np.uint16(0x7C00)
+_FLOAT16_EXPONENT = 0x7C00
+# First bytes of values that are not finite, by the size of their type.
+_NOT_FINITE = {2: bytes((*range(0x7C, 0x80), *range(0xFC, 0x100))), 4: b"\x7f\xff", 8: b"\x7f\xff"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,41 +82,70 @@ class OpenArray:
     layout: Layout
 
 
-def read_vectors(array: OpenArray) -> FloatArray:
+@dataclass(frozen=True, kw_only=True)
+class FieldValues:
+    """The bytes of a field's values, all of them, and how they are to be read."""
+
+    raw: bytearray
+    stored: StoredArray
+    layout: Layout
+
+    def are_surely_finite(self) -> bool:
+        """Is no value's first byte (sign and most of the exponent, IEEE 754) that of one which is
+        not finite? Such a byte may also belong to a very large number."""
+        size = FieldDtype(self.stored.dtype).itemsize
+        first = 0 if self.stored.big_endian else size - 1
+        for start in range(first, len(self.raw), _CHUNK_BYTES):  # all at once: twice the memory
+            highest = self.raw[start : start + _CHUNK_BYTES - first : size]
+            if len(highest.translate(None, _NOT_FINITE[size])) != len(highest):
+                return False
+        return True
+
+    def vectors(self) -> FloatArray:
+        """(3, X, Y, Z) in the type they are stored in, in this machine's byte order: a view of the
+        one buffer that is ever held. Raises FieldFileError for values that are not finite."""
+        import numpy as np  # noqa: PLC0415 - see harness.challenge.field_file.check_field
+
+        stored = self.stored
+        dtype = np.dtype(stored.dtype).newbyteorder(">" if stored.big_endian else "<")
+        values: FloatArray = np.frombuffer(self.raw, dtype=dtype)
+        if not values.dtype.isnative:
+            values = values.byteswap(inplace=True).view(values.dtype.newbyteorder("="))
+        _check_finite(values)
+        array = values.reshape(stored.shape, order="F" if stored.fortran_order else "C")
+        return array if self.layout is Layout.CHANNELS_FIRST else np.moveaxis(array, -1, 0)
+
+
+def read_values(array: OpenArray) -> FieldValues:
     """The values, and then the stream's end.
 
-    Returns (3, X, Y, Z) in the type they are stored in, in this machine's byte order: a view of the
-    one buffer that is ever held. Raises FieldError where values are left over or not finite, and
-    DamagedError where the stream does.
+    Raises FieldFileError where values are missing or left over, and DamagedError where the stream
+    does.
     """
-    stored = array.stored
-    raw = np.empty(stored.nbytes, dtype=np.uint8)
+    raw = bytearray(array.stored.nbytes)
     n_read = _fill(raw, array.stream)
     rest = array.stream.read(1)
-    if n_read != raw.nbytes or rest:
+    if n_read != len(raw) or rest:
         raise unreadable(
-            expected=f"{raw.nbytes} bytes of values", found="more" if rest else str(n_read)
+            expected=f"{len(raw)} bytes of values", found="more" if rest else str(n_read)
         )
-    values = raw.view(np.dtype(stored.dtype).newbyteorder(">" if stored.big_endian else "<"))
-    if not values.dtype.isnative:
-        values = values.byteswap(inplace=True).view(values.dtype.newbyteorder("="))
-    _check_finite(values)
-    vectors = values.reshape(stored.shape, order="F" if stored.fortran_order else "C")
-    return vectors if array.layout is Layout.CHANNELS_FIRST else np.moveaxis(vectors, -1, 0)
+    return FieldValues(raw=raw, stored=array.stored, layout=array.layout)
 
 
-def _fill(raw: NDArray[np.uint8], stream: ByteStream) -> int:
+def _fill(raw: bytearray, stream: ByteStream) -> int:
     """Fill the buffer as far as the stream goes; how many bytes that was."""
-    buffer = raw.data
     n_read = 0
-    while chunk := stream.read(min(_CHUNK_BYTES, raw.nbytes - n_read)):
-        buffer[n_read : n_read + len(chunk)] = chunk
-        n_read += len(chunk)
+    with memoryview(raw) as buffer:
+        while chunk := stream.read(min(_CHUNK_BYTES, len(raw) - n_read)):
+            buffer[n_read : n_read + len(chunk)] = chunk
+            n_read += len(chunk)
     return n_read
 
 
 def _check_finite(values: FloatArray) -> None:
     """Piece by piece: the truth values of all at once would need half the memory of float16."""
+    import numpy as np  # noqa: PLC0415 - see harness.challenge.field_file.check_field
+
     n_nan = n_infinite = 0
     for start in range(0, values.size, _CHECKED_VALUES):
         piece = values[start : start + _CHECKED_VALUES]
@@ -144,9 +171,12 @@ def _check_finite(values: FloatArray) -> None:
 
 
 def _are_finite(values: FloatArray) -> bool:
+    import numpy as np  # noqa: PLC0415 - see harness.challenge.field_file.check_field
+
     if values.dtype == np.float16:
         # All bits of the exponent are set; NumPy converts each value, 20 times as long.
-        return not ((values.view(np.uint16) & _FLOAT16_EXPONENT) == _FLOAT16_EXPONENT).any()
+        exponents = values.view(np.uint16) & np.uint16(_FLOAT16_EXPONENT)
+        return not (exponents == _FLOAT16_EXPONENT).any()
     return bool(np.isfinite(values).all())
 
 

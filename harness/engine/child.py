@@ -51,8 +51,9 @@ _PASSED_ON = (
 
 def child_environment(spec: RunSpec, *, method: Path, home: Path, mark: str) -> dict[str, str]:
     """The whole environment of the method's process. Where a container has its mounts, a process is
-    told the folders of the host."""
+    told the folders of the host: of several of data that which holds the others."""
     data = [mount.source for mount in spec.mounts if mount.read_only and mount.source.is_dir()]
+    data.sort(key=lambda folder: len(folder.parts))
     output = [mount.source for mount in spec.mounts if not mount.read_only]
     if not data or not output:
         raise EngineError(f"{spec.name}: a run needs a data folder and an output folder")

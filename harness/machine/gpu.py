@@ -5,15 +5,17 @@ No driver, no GPU and no library are all the same here: there is nothing to say.
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any
+import ctypes
+import importlib
+from functools import cache
+from typing import TYPE_CHECKING
 
-import pynvml
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from types import ModuleType
+
+_LIBRARY = "libnvidia-ml.so.1"  # comes with the driver; what the bindings load
 
 
 class GpuRecord(BaseModel):
@@ -38,81 +40,27 @@ class GpuProcess(BaseModel):
 
 
 def gpus() -> tuple[GpuRecord, ...]:
-    with _handles() as handles:
-        return tuple(_gpu(handle) for handle in handles)
+    nvml = _nvml()
+    return () if nvml is None else nvml.gpus()
 
 
 def driver_version() -> str | None:
-    with _handles() as handles:
-        return _text(pynvml.nvmlSystemGetDriverVersion()) if handles else None
+    nvml = _nvml()
+    return None if nvml is None else nvml.driver_version()
 
 
 def computing_processes() -> tuple[GpuProcess, ...] | None:
     """All processes that compute on a GPU now; None when there is no GPU."""
-    with _handles() as handles:
-        if not handles:
-            return None
-        return tuple(
-            GpuProcess(pid=found.pid, gpu=index, memory_bytes=found.usedGpuMemory)
-            for index, handle in enumerate(handles)
-            for found in _try(partial(pynvml.nvmlDeviceGetComputeRunningProcesses, handle)) or ()
-        )
+    nvml = _nvml()
+    return None if nvml is None else nvml.computing_processes()
 
 
-@contextmanager
-def _handles() -> Iterator[list[Any]]:
-    """The driver's handle of every GPU, while the library is open."""
-    handles: list[Any] = []
+@cache
+def _nvml() -> ModuleType | None:
+    """The bindings, where there is something to bind to: importing them takes 10 ms, for which a
+    run's start waits."""
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        yield handles
-        return
-    try:
-        with suppress(pynvml.NVMLError):
-            for index in range(pynvml.nvmlDeviceGetCount()):
-                handles.append(pynvml.nvmlDeviceGetHandleByIndex(index))
-        yield handles
-    finally:
-        with suppress(pynvml.NVMLError):
-            pynvml.nvmlShutdown()
-
-
-def _gpu(handle: Any) -> GpuRecord:  # noqa: ANN401 - the library's own opaque handle
-    memory = _try(lambda: pynvml.nvmlDeviceGetMemoryInfo(handle))
-    return GpuRecord(
-        name=_text(_try(lambda: pynvml.nvmlDeviceGetName(handle)) or "unknown"),
-        uuid=_text(_try(lambda: pynvml.nvmlDeviceGetUUID(handle)) or "unknown"),
-        memory_bytes=None if memory is None else int(memory.total),
-        clocks=_clocks(handle),
-    )
-
-
-def _clocks(handle: Any) -> str | None:  # noqa: ANN401
-    limit_mw = _try(lambda: pynvml.nvmlDeviceGetPowerManagementLimit(handle))
-    application_mhz = _try(
-        lambda: pynvml.nvmlDeviceGetApplicationsClock(handle, pynvml.NVML_CLOCK_SM)
-    )
-    highest_mhz = _try(lambda: pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_SM))
-    persistence = _try(lambda: pynvml.nvmlDeviceGetPersistenceMode(handle))
-    mode = _try(lambda: pynvml.nvmlDeviceGetComputeMode(handle))
-    parts = (
-        limit_mw is not None and f"power limit {limit_mw / 1000:.0f} W",
-        application_mhz is not None and f"application clock {application_mhz} MHz",
-        highest_mhz is not None and f"highest clock {highest_mhz} MHz",
-        persistence is not None and f"persistence {'on' if persistence else 'off'}",
-        mode is not None and f"compute mode {mode}",
-    )
-    return ", ".join(part for part in parts if part) or None
-
-
-def _try(ask: Callable[[], Any]) -> Any:  # noqa: ANN401
-    """The driver's answer; None when this GPU or driver does not know it."""
-    try:
-        return ask()
-    except pynvml.NVMLError:
+        ctypes.CDLL(_LIBRARY)
+    except OSError:
         return None
-
-
-def _text(value: str | bytes) -> str:  # older versions of the library give bytes
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    return importlib.import_module("harness.machine.nvml")

@@ -9,69 +9,72 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from harness.challenge.model import TRUTH_DIGESTS_FILE
 from harness.errors import DataError
-from harness.phantom.abdomen.pair import write_abdomen_pair
-from harness.phantom.brain.chain import write_subject
-from harness.phantom.chest.pair import write_lung_pair
-from harness.phantom.files import write_digests, write_pairs
+from harness.phantom.files import write_digests
+from harness.phantom.recipes import RECIPES, Job, Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-TASKS = ("task_01", "task_02", "task_03")
-FIRST_BRAIN = 438
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One case of one task and the unfinished folders its files go to."""
-
-    task: str
-    case: int
-    seed: int
-    has_next: bool  # task_03: another subject follows in the chain
-    data: Path
-    truth: Path
-
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A folder that appears under its own name only when everything in it is written."""
+    """A task's folder, or the folder that its files join, filled only when they are all written.
+
+    ``names``: the files and folders that join others there; empty for a folder of the task's own.
+    """
 
     final: Path
     unfinished: Path
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, recipe: Recipe, parent: Path, names: tuple[str, ...]) -> Target:
+        """Raises DataError when something is there already."""
+        final = parent / recipe.task if recipe.has_own_folder else parent
+        _refuse_what_is_there([final / name for name in names] or [final])
+        unfinished = parent / f".{recipe.task}.unfinished-{os.getpid()}"
+        return cls(final=final, unfinished=unfinished, names=names)
+
+    def begin(self) -> None:
+        shutil.rmtree(self.unfinished, ignore_errors=True)
+        self.unfinished.mkdir(parents=True)
+        for name in self.names:
+            if "." not in name:
+                (self.unfinished / name).mkdir()
 
     def publish(self) -> None:
-        """Move the finished folder to its place; an empty folder there gives way."""
-        self.unfinished.replace(self.final)
+        """Move what is finished to its place, a list of pairs last; empty folders give way."""
+        if not self.names:
+            self.unfinished.replace(self.final)
+            return
+        for path in sorted(self.unfinished.iterdir(), key=lambda path: path.is_file()):
+            path.replace(self.final / path.name)
 
 
-def pairs_of(task: str, count: int) -> list[tuple[int, int]]:
-    """The (fixed, moving) case ids of a task's first `count` pairs."""
-    if task == "task_01":
-        return [(case, case) for case in range(12, 12 + 2 * count, 2)]
-    if task == "task_02":
-        return [(case, case) for case in range(1, 1 + count)]
-    return [(case, case + 1) for case in range(FIRST_BRAIN, FIRST_BRAIN + count)]
+def _refuse_what_is_there(paths: Sequence[Path]) -> None:
+    for path in paths:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise DataError(
+                f"{path} is there already and not empty; move it away or delete it first"
+            )
 
 
 def generate(
     data_dir: Path,
     truth_dir: Path,
     *,
+    challenge: str,
     pairs_per_task: int,
     seed: int,
-    tasks: Sequence[str],
+    tasks: Sequence[str] | None,
     workers: int,
     on_progress: Callable[[str], None] | None,
 ) -> None:
     """See `harness.phantom.write_phantoms`."""
-    tasks = list(dict.fromkeys(tasks))
-    _check_tasks(tasks)
+    recipes = _chosen(challenge, tasks)
     if truth_dir.resolve().is_relative_to(data_dir.resolve()):
         raise DataError(
             f"truth folder {truth_dir} lies in the data folder {data_dir}, which submissions see;"
@@ -79,59 +82,73 @@ def generate(
         )
     if pairs_per_task < 1:
         raise DataError(f"phantom data: {pairs_per_task} pairs a task asked for; ask for 1 or more")
-    targets = {(t, d): _target(d, t) for t in tasks for d in (data_dir, truth_dir)}
+    targets = [
+        (
+            Target.of(recipe, data_dir, recipe.data_names),
+            Target.of(recipe, truth_dir, recipe.truth_names),
+        )
+        for recipe in recipes
+    ]
     try:
-        for target in targets.values():
-            shutil.rmtree(target.unfinished, ignore_errors=True)
-            target.unfinished.mkdir(parents=True)
+        for target in (target for both in targets for target in both):
+            target.begin()
         jobs = [
             job
-            for task in tasks
-            for job in _jobs(
-                task,
-                pairs_per_task,
-                seed,
-                targets[task, data_dir].unfinished,
-                targets[task, truth_dir].unfinished,
-            )
+            for recipe, (data, truth) in zip(recipes, targets, strict=True)
+            for job in _jobs(challenge, recipe, pairs_per_task, seed, data, truth)
         ]
         for job in _execute(jobs, workers):
             if on_progress is not None:
                 on_progress(f"{job.task} case {job.case}")
-        for task in tasks:
-            write_pairs(
-                targets[task, data_dir].unfinished / "pairs_val.csv", pairs_of(task, pairs_per_task)
-            )
-            write_digests(
-                targets[task, truth_dir].unfinished / TRUTH_DIGESTS_FILE,
-                targets[task, data_dir].unfinished.glob("*.nii.gz"),
-            )
-            targets[task, truth_dir].publish()
-            targets[task, data_dir].publish()
+        for recipe, (data, truth) in zip(recipes, targets, strict=True):
+            recipe.write_list(data.unfinished, recipe.pairs(pairs_per_task))
+            _write_digests(data, truth)
+            truth.publish()
+            data.publish()
     finally:
-        for target in targets.values():
+        for target in (target for both in targets for target in both):
             shutil.rmtree(target.unfinished, ignore_errors=True)
 
 
-def _check_tasks(tasks: Sequence[str]) -> None:
-    for task in tasks:
-        if task not in TASKS:
-            raise DataError(f"phantom data: no task {task!r}; there are {', '.join(TASKS)}")
+def _chosen(challenge: str, tasks: Sequence[str] | None) -> list[Recipe]:
+    if challenge not in RECIPES:
+        raise DataError(
+            f"phantom data: none can be made for challenge {challenge}, only for "
+            f"{', '.join(RECIPES)}; put data of your own there"
+        )
+    by_name = {recipe.task: recipe for recipe in RECIPES[challenge]}
+    names = list(by_name if tasks is None else dict.fromkeys(tasks))
+    for task in names:
+        if task not in by_name:
+            raise DataError(f"phantom data: no task {task!r}; there are {', '.join(by_name)}")
+    return [by_name[name] for name in names]
 
 
-def _target(parent: Path, task: str) -> Target:
-    final = parent / task
-    if final.exists() and (not final.is_dir() or any(final.iterdir())):
-        raise DataError(f"{final} is there already and not empty; move it away or delete it first")
-    return Target(final=final, unfinished=parent / f".{task}.unfinished-{os.getpid()}")
+def _write_digests(data: Target, truth: Target) -> None:
+    """Of all images of a task's own folder; elsewhere of those in its folders of images only, for
+    masks have the same names."""
+    name = TRUTH_DIGESTS_FILE
+    images = data.unfinished.glob("images*/*.nii.gz" if data.names else "*.nii.gz")
+    there = truth.final / name
+    known = there.read_text("utf-8") if truth.names and there.is_file() else ""
+    write_digests(truth.unfinished / name, images, known)
 
 
-def _jobs(task: str, count: int, seed: int, data: Path, truth: Path) -> list[Job]:
-    fixed = [pair[0] for pair in pairs_of(task, count)]
-    cases = [*fixed, fixed[-1] + 1] if task == "task_03" else fixed
+def _jobs(
+    challenge: str, recipe: Recipe, count: int, seed: int, data: Target, truth: Target
+) -> list[Job]:
+    cases = recipe.cases(count)
     return [
-        Job(task=task, case=c, seed=seed, has_next=c != cases[-1], data=data, truth=truth)
-        for c in cases
+        Job(
+            challenge=challenge,
+            task=recipe.task,
+            case=case,
+            seed=seed,
+            has_next=case != cases[-1],
+            data=data.unfinished,
+            truth=truth.unfinished,
+        )
+        for case in cases
     ]
 
 
@@ -151,11 +168,6 @@ def _execute(jobs: Sequence[Job], workers: int) -> Iterator[Job]:
 
 def write_case(job: Job) -> Job:
     """Write one case's files. What they hold depends on the seed, the task and the case only."""
-    rng = np.random.default_rng([job.seed, TASKS.index(job.task) + 1, job.case])
-    if job.task == "task_01":
-        write_abdomen_pair(job.case, rng, job.data, job.truth)
-    elif job.task == "task_02":
-        write_lung_pair(job.case, rng, job.data, job.truth)
-    else:
-        write_subject(job.case, job.seed, has_next=job.has_next, data=job.data, truth=job.truth)
+    (recipe,) = _chosen(job.challenge, [job.task])
+    recipe.write_case(job)
     return job

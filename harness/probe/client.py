@@ -13,13 +13,13 @@ from typing import IO, TYPE_CHECKING, Protocol, Self
 
 import harness
 from harness.errors import EngineError, ProbeError
-from harness.probe.trace import Header, Trace, read_trace
+from harness.probe.trace import Header, Trace, parse_line, read_trace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from harness.probe.watch import WatchSpec
+    from harness.probe.spec import WatchSpec
 
 PROBE_MODULE = "harness.probe"
 
@@ -61,6 +61,9 @@ class ChildProgram:
         return self._running().pid
 
     def start(self) -> None:
+        """Does nothing when it runs already: it may have been started ahead."""
+        if self._process is not None:
+            return
         pipe = subprocess.PIPE
         environment = {**os.environ, "PYTHONPATH": _search_path()}
         self._process = subprocess.Popen(
@@ -150,7 +153,7 @@ class Probe:
 
     def _await_ready(self) -> Header:
         try:
-            self._program.send(self.spec.model_dump_json().encode() + b"\n")
+            self._program.send(self.spec.to_line())
             line = self._program.read_line(_READY_TIMEOUT_S)
         except TimeoutError as error:
             raise ProbeError(
@@ -164,7 +167,10 @@ class Probe:
                 "the witness of file accesses could not start: "
                 f"{problem or 'it ended and gave no reason'}"
             )
-        return Header.model_validate_json(line)
+        header = parse_line(line)
+        if not isinstance(header, Header):
+            raise ProbeError(f"expected the witness's header, found {line[:_COMPLAINT_CHARS]!r}")
+        return header
 
 
 def _how_it_ended(exit_code: int | None, complaint: str) -> str | None:

@@ -66,15 +66,16 @@ def remove_watch(descriptor: int, watch: int) -> None:
     _libc.inotify_rm_watch(descriptor, watch)
 
 
-def decode(buffer: bytes) -> Iterator[RawEvent]:
-    """The events in what one ``read`` of the descriptor returned."""
+def decode(buffer: bytes, wanted: int = -1) -> Iterator[RawEvent]:
+    """The events in what one ``read`` of the descriptor returned; without those that have no bit of
+    ``wanted``."""
     offset = 0
     while offset < len(buffer):
         watch, mask, _, length = _EVENT_HEADER.unpack_from(buffer, offset)
-        offset += _EVENT_HEADER.size
-        name = os.fsdecode(buffer[offset : offset + length].split(b"\0", 1)[0])
-        offset += length
-        yield RawEvent(watch, mask, name)
+        offset += _EVENT_HEADER.size + length
+        if mask & wanted:
+            name = os.fsdecode(buffer[offset - length : offset].split(b"\0", 1)[0])
+            yield RawEvent(watch, mask, name)
 
 
 def _os_error(what: str) -> OSError:

@@ -11,21 +11,21 @@ import queue
 import select
 import threading
 import time
-from pathlib import Path, PurePosixPath
+from collections import deque
 from typing import IO, TYPE_CHECKING
-
-from pydantic import BaseModel, ConfigDict
 
 from harness.probe import inotify
 from harness.probe.realtime import Precision, become_punctual, follow_watcher
-from harness.probe.trace import End, Event, FileEvent, Header, Placement, Root, to_line
+from harness.probe.trace import End, Event, FileEvent, Header, Root, to_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import PurePosixPath
 
     from harness.probe.inotify import RawEvent
+    from harness.probe.spec import WatchSpec
 
-_READ_BYTES = 1 << 16
+_READ_BYTES = 1 << 14  # some 400 events: looking through them delays the next stamp by 0.2 ms
 _IDLE_MS = 20  # the writer gets its work when nothing has happened for so long ...
 _MAX_PENDING = 4096  # ... or when so many reads are pending ...
 _MAX_PENDING_NS = 250_000_000  # ... or for so long
@@ -57,31 +57,6 @@ _EVENTS = {
 _COMPLETIONS = frozenset({Event.CLOSED, Event.MOVED_IN})
 
 
-class WatchSpec(BaseModel):
-    """What to watch. ``inputs`` and ``fields`` are paths relative to ``data_dir`` and
-    ``output_dir``; events of other files are left out, however many a submission makes.
-
-    All paths are as the probe sees them. ``spare_cpu`` is a CPU that the submission can be kept
-    off: where real-time scheduling is refused the probe moves there. Without ``realtime`` it is as
-    if it were refused (for tests and benchmarks).
-
-    ``max_events``: some hundred for each of a thousand pairs. A submission can make millions, and
-    each takes memory and time where the trace is read.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    placement: Placement
-    trace: Path
-    data_dir: Path
-    output_dir: Path
-    inputs: tuple[PurePosixPath, ...]
-    fields: tuple[PurePosixPath, ...]
-    max_events: int = 100_000
-    realtime: bool = True
-    spare_cpu: int | None = None
-
-
 class Watcher:
     """Watches until its control descriptor is closed by the other side.
 
@@ -102,6 +77,7 @@ class Watcher:
         self._closed_ns: dict[str, int] = {}
         self._opened: set[str] = set()  # inputs opened since the last event of a field
         self._pending: list[tuple[int, bytes]] = []
+        self._unfollowed: deque[bytes] = deque()  # stamped, not yet looked through
         self._work: queue.SimpleQueue[list[tuple[int, bytes]] | None] = queue.SimpleQueue()
         self._lost: list[str] = []
         # Fields that lay in a folder when its watch began, and fields whose completion was seen,
@@ -111,6 +87,7 @@ class Watcher:
         self._realtime = False
         self._written = 0
         self._is_full = False
+        self._all_written = False
         self._inotify = inotify.open_inotify()
         for folder in sorted({path.parent for path in spec.inputs}):
             self._add(Root.DATA, folder)
@@ -130,27 +107,40 @@ class Watcher:
         announce.write(to_line(header))
         announce.flush()
         self._realtime = precision is Precision.FIFO
-        writer = threading.Thread(target=self._write, args=(trace,), name="writer")
+        writer = threading.Thread(target=self._write, args=(trace,), name="writer", daemon=True)
         writer.start()
         poll = select.poll()
         poll.register(self._inotify, select.POLLIN)
         poll.register(control, select.POLLIN | select.POLLHUP)
         stopping = False
         while not stopping:
-            ready = dict(poll.poll(_IDLE_MS if self._pending else None))
+            ready = dict(poll.poll(self._patience_ms()))
             if self._inotify in ready:
                 self._read_all()
-            if not ready or self._pending_is_long():
+            if self._unfollowed:
+                self._follow(self._unfollowed.popleft())
+            elif not ready:
+                self._hand_over()
+            if self._pending_is_long():
                 self._hand_over()
             stopping = control in ready and os.read(control, 1) == b""
         self._read_all()
+        while self._unfollowed:
+            self._follow(self._unfollowed.popleft())
         self._hand_over()
         self._work.put(None)
         writer.join()
+        if not self._all_written:
+            self._lose("the writer of the trace died")
         self._note_fields_completed_unseen()
         end = End(t_ns=time.monotonic_ns(), events=self._written, lost=tuple(self._lost))
         trace.write(to_line(end))
         trace.flush()
+
+    def _patience_ms(self) -> int | None:
+        if self._unfollowed:
+            return 0
+        return _IDLE_MS if self._pending else None
 
     def _pending_is_long(self) -> bool:
         if not self._pending:
@@ -159,21 +149,20 @@ class Watcher:
         return len(self._pending) > _MAX_PENDING or age_ns > _MAX_PENDING_NS
 
     def _read_all(self) -> None:
-        new: list[bytes] = []
-        while len(new) < _MAX_PENDING:
+        """Stamp all that the kernel has. Looking through it waits: who fills the queue would have
+        the events after that stamped late."""
+        for _ in range(_MAX_PENDING):
             try:
                 buffer = os.read(self._inotify, _READ_BYTES)
             except BlockingIOError:
                 break
             self._pending.append((time.monotonic_ns(), buffer))
-            new.append(buffer)
-        # What appeared must be watched before more happens to it.
-        for buffer in new:
-            self._follow(buffer)
+            self._unfollowed.append(buffer)
 
     def _follow(self, buffer: bytes) -> None:
-        for raw in inotify.decode(buffer):
-            if not raw.mask & _APPEARED or raw.name not in self._names:
+        """What appeared must be watched before more happens to it."""
+        for raw in inotify.decode(buffer, _APPEARED):
+            if raw.name not in self._names:
                 continue
             _, folder = self._folders[raw.watch]
             path = folder / raw.name
@@ -252,6 +241,7 @@ class Watcher:
                 self._write_batch(trace, batch)
             except OSError as error:
                 self._lose(f"the trace could not be written ({error.strerror})")
+        self._all_written = True
 
     def _write_batch(self, trace: IO[bytes], batch: list[tuple[int, bytes]]) -> None:
         for t_ns, buffer in batch:

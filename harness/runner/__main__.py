@@ -17,8 +17,8 @@ from pathlib import Path
 from harness.challenge.pairs import Pair, TaskPairs, is_present, read_pairs
 from harness.errors import HarnessError, OutputError, PairsFailed, ProbeError
 from harness.probe.client import Probe
+from harness.probe.spec import WatchSpec
 from harness.probe.trace import Placement
-from harness.probe.watch import WatchSpec
 from harness.runner.inside import make_report, table, write_report
 from harness.runner.plugin import load_method
 from harness.runner.privileges import drop_privileges

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.challenge.model import DEFAULT_CHALLENGE, Challenge, load_challenge
+from harness.errors import ChallengeError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,14 +32,23 @@ class Settings:
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Raises ChallengeError when the challenge cannot be read."""
+    """Raises ChallengeError when the challenge cannot be read, or does not show us all its data."""
     challenge = load_challenge(environment.get(CHALLENGE_VARIABLE, DEFAULT_CHALLENGE))
-    targets = {m.source: m.target for m in challenge.container.mounts if m.path == "."}
+    mounts = challenge.container.mounts
+    data = environment.get(DATA_VARIABLE) or next(
+        (mount.target for mount in mounts if mount.is_whole_data), None
+    )
+    if data is None:
+        raise ChallengeError(
+            f"challenge {challenge.name}: expected a mount of the whole data folder, found only "
+            f"parts of it; name the folder with {DATA_VARIABLE}"
+        )
+    output = next(mount.target for mount in mounts if mount.source == "output")
     report = environment.get(INSIDE_REPORT_VARIABLE)
     return Settings(
         challenge=challenge,
-        data_dir=Path(environment.get(DATA_VARIABLE) or targets["data"]),
-        output_dir=Path(environment.get(OUTPUT_VARIABLE) or targets["output"]),
+        data_dir=Path(data),
+        output_dir=Path(environment.get(OUTPUT_VARIABLE) or output),
         method_dir=Path(environment.get(METHOD_VARIABLE) or _DEFAULT_METHOD_DIR),
         inside_report=Path(report) if report else None,
     )

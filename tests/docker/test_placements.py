@@ -21,8 +21,8 @@ from harness.execute import Step, execute
 from harness.plan import Plan, WitnessChoice
 from harness.probe.client import Probe
 from harness.probe.realtime import Precision
+from harness.probe.spec import WatchSpec
 from harness.probe.trace import Event, Placement, Root
-from harness.probe.watch import WatchSpec
 from harness.store import RunDirectory, RunRecord, RunStatus
 from harness.witness import sidecar, start_witness
 from tests.docker.conftest import shell_spec

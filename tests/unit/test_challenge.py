@@ -142,7 +142,10 @@ def test_deadline_grows_with_the_pairs() -> None:
         (("container",), "mount", "mounts"),
         (("tasks", 0), "image_gird", "image_grid"),
         (("tasks", 0, "field"), "resolutoin", "resolution"),
+        (("tasks", 0, "field"), "other_path", "other_paths"),
+        (("tasks", 0, "auxiliary", "fixed_mask"), "requird", "required"),
         (("tasks", 1, "pairs"), "fixed_colum", "fixed_column"),
+        (("container", "mounts", 0), "trgaet", "target"),
     ],
 )
 def test_unknown_key_names_itself_and_the_nearest(
@@ -156,10 +159,68 @@ def test_unknown_key_names_itself_and_the_nearest(
     assert f"{key}: unknown key; did you mean {meant!r}?" in message
 
 
-def test_unknown_key_like_no_other_gets_no_advice() -> None:
+def test_unknown_key_like_no_other_is_told_the_known_ones() -> None:
     message = refusal(lambda c: c.update(zzzzzz=1))
-    assert "zzzzzz: unknown key" in message
+    assert "zzzzzz: unknown key; known here are schema_version, name, title," in message
     assert "did you mean" not in message
+
+
+@pytest.mark.parametrize(
+    ("place", "key", "known"),
+    [
+        (("tasks", 0, "field"), "fixed", "path, other_paths, format,"),  # a key of images
+        (("limits",), "tasks", "memory, shared_memory,"),
+        (("tasks", 0, "pairs"), "lists", "format, path, fixed_column, moving_column"),
+    ],
+)
+def test_key_of_another_place_is_not_proposed(place: tuple[Any, ...], key: str, known: str) -> None:
+    message = refusal(lambda c: functools.reduce(operator.getitem, place, c).update({key: 1}))
+    where = ".".join(str(part) for part in (*place, key))
+    assert f"{where}: unknown key; known here are {known}" in message
+
+
+def test_kind_of_list_decides_which_keys_are_known() -> None:
+    pairs = {"format": "dataset_json", "path": "x.json", "list": ["a"]}
+    message = refusal(lambda c: c["tasks"][0].update(pairs=pairs))
+    assert "tasks.0.pairs.list: unknown key; did you mean 'lists'?" in message
+
+
+@pytest.mark.parametrize(
+    ("place", "key", "value", "told"),
+    [
+        (("tasks", 0, "field"), "dtype", "flaot16", "found 'flaot16'; did you mean 'float16'?"),
+        (("tasks", 0, "field"), "format", "nift", "found 'nift'; did you mean 'nifti'?"),
+        (("tasks", 0, "field"), "layout", "channel_last", "did you mean 'channels_last'?"),
+        (("tasks", 0), "metrics", ["dise"], "found 'dise'; did you mean 'dice'?"),
+        (("tasks", 0, "pairs"), "format", "cvs", "found 'cvs'; did you mean 'csv'?"),
+        (("tasks", 0, "field"), "resolution", "quarter", "or 'half', found 'quarter'"),
+        (("container", "mounts", 0), "source", "dat", "found 'dat'; did you mean 'data'?"),
+        (("limits",), "processes", 0, "expected greater than 0, found 0"),
+        (("tasks", 0), "image_grid", [16, 12], "expected a value, found none"),
+        (("tasks", 0), "image_grid", 16, "expected a valid list, found 16"),
+        ((), "tasks", [], "expected to have at least 1 item, found []"),
+        ((), "schema_version", 2, "expected 1, found 2"),
+        (("tasks", 0, "images"), "fixed", "{fixd:04d}.nii", "did you mean 'fixed'?"),
+    ],
+)
+def test_value_that_cannot_be_says_expected_and_found(
+    place: tuple[Any, ...], key: str, value: object, told: str
+) -> None:
+    message = refusal(lambda c: functools.reduce(operator.getitem, place, c).update({key: value}))
+    (finding,) = [line for line in message.splitlines() if line.startswith("  - ")]
+    assert finding.removeprefix("  - ").startswith(".".join(map(str, (*place, key))))
+    assert finding.endswith(told)
+
+
+def test_missing_key_is_named() -> None:
+    assert "tasks.0.field: expected this key, found none" in refusal(
+        lambda c: c["tasks"][0].pop("field")
+    )
+
+
+def test_misspelt_name_of_a_built_in_challenge() -> None:
+    with pytest.raises(ChallengeError, match=r"did you mean 'lumir2024'\?"):
+        load_challenge("lumir")
 
 
 def test_all_findings_are_listed_at_once() -> None:

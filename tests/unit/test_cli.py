@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from harness import cli, errors
-from harness.store import RunStatus
+from harness import cli, console, errors
+from harness.probe.realtime import Precision
+from harness.store import RunDirectory, RunStatus
 from harness.timing import ADVICE, Flag
 from tests.tiny import ZERO, write_challenge, write_data, write_image, write_method
+from tests.unit.test_store import RECORD
 
 REPOSITORY = Path(__file__).parents[2]
 NO_ENGINE = "unix:///nonexistent/docker.sock"
@@ -263,3 +265,16 @@ def test_make_help_lists_every_command() -> None:
     )
     for command in ("help", "build", "run", "test", "lint", "data", "doctor", "clean"):
         assert any(line.split()[0] == command for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("precision", list(Precision))
+def test_every_precision_of_the_witness_is_told(
+    precision: Precision, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run whose witness had a CPU of its own ended in a KeyError, before its fields were copied:
+    every run on several CPUs by a user without real-time scheduling."""
+    witness = RECORD.witness.model_copy(update={"precision": precision})
+    record = RECORD.model_copy(update={"witness": witness})
+    console.show_ending(record, [], RunDirectory(tmp_path), to_stderr=False)
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"{precision.worst_error_s * 1000:.0f} ms off" in text

@@ -97,6 +97,32 @@ def test_all_pairs_of_both_tasks(tmp_path: Path, data_dir: Path) -> None:
     assert written == [pair.key for pair in record.pairs]
 
 
+def test_field_that_is_written_slowly_is_announced_when_it_is_complete(
+    tmp_path: Path, data_dir: Path
+) -> None:
+    """A submission of 2022 was said to take 0.013 s: its field had been created, not written."""
+    body = """
+data, output = os.environ['HARNESS_DATA_DIR'], os.environ['HARNESS_OUTPUT_DIR']
+for task, fixed, moving in (('task_01', 1, 1), ('task_01', 2, 2), ('task_02', 7, 8)):
+    for case in (fixed, moving):
+        open(f'{data}/{task}/img{case:04d}.nii.gz', 'rb').close()
+    with open(f'{output}/{task}/disp_{fixed:04d}_{moving:04d}.npz', 'wb') as file:
+        time.sleep(0.4)
+        np.savez_compressed(file, np.zeros((3, 8, 6, 10), np.float16))
+np.savez_compressed(output + '/part.npz', np.zeros((3, 8, 6, 10), np.float16))
+os.link(output + '/part.npz', output + '/task_02/disp_0008_0009.npz')
+os._exit(0)
+"""
+    progress: list[Progress] = []
+    record, _ = run(tmp_path, body, progress=progress)
+    assert states(record) == [FieldState.VALID] * 4
+    announced = [step for step in progress if step.step is Step.FIELD_WRITTEN]
+    assert [step.pair for step in announced] == [pair.key for pair in record.pairs]
+    for step in announced[:3]:
+        assert step.runtime_s is not None
+        assert step.runtime_s >= 0.4
+
+
 def test_cold_run_finds_no_input_in_memory(tmp_path: Path, data_dir: Path) -> None:
     """Looked at from inside, when the method is loaded: after it was dropped, before any pair."""
     images = sorted(data_dir.rglob("*.nii.gz"))

@@ -37,26 +37,34 @@ ALLOWED: dict[str, set[str]] = {
     },
     "compare": {"challenge", "machine", "store"},
     "spread": {"cache", "challenge", "machine", "store"},
-    "repeat": {"engine", "execute", "plan", "store"},
+    "repeat": {"engine", "execute", "plan", "probe", "store"},
     "check": {"errors", "challenge", "store", "text"},
     "export": {"errors", "challenge", "engine", "machine", "store", "timing"},
     "evaluate": {"errors", "challenge"},
+    "convert": {"errors", "challenge", "evaluate"},
     "phantom": {"errors", "challenge"},
     "doctor": {"errors", "challenge", "engine"},
+    "outline": {"challenge"},
 }
 TOP = {
     "cli",
+    "cli_challenge",
+    "cli_fields",
     "cli_options",
     "cli_upload",
     "console",
     "console_check",
     "live",
     "first_look",
+    "upload",
 }  # may import everything
 
 # What the reference container holds beside the standard library.
 INSIDE = ("harness.runner", "harness.runner.__main__", "harness.probe.__main__", "harness.timing")
-HEAVY = ("scipy", "docker", "rich", "typer", "psutil", "pynvml", "numba", "matplotlib", "torch")
+HEAVY = (
+    *("scipy", "docker", "rich", "typer", "psutil", "pynvml", "numba", "matplotlib", "torch"),
+    "SimpleITK",
+)
 
 
 def part_of(path: Path) -> str:

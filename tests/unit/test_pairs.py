@@ -16,6 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from harness.challenge import nifti
 from harness.challenge.model import parse_challenge
 from harness.challenge.nifti import NiftiError, read_header
 from harness.challenge.pairs import check_data, read_pairs
@@ -484,6 +485,38 @@ def test_any_header_is_read_or_a_nifti_error(scratch: Path, changes: dict[int, i
     path.write_bytes(raw)
     with suppress(NiftiError):
         assert all(isinstance(n, int) for n in read_header(path).grid)
+
+
+# Where the header's numbers lie that decide whether and how an image is placed and read.
+PLACES = st.one_of(
+    st.sampled_from([*range(4), *range(40, 56), *range(70, 74), *range(76, 120)]),
+    st.integers(252, 351),
+)
+BYTES = st.one_of(st.sampled_from([0, 1, 2, 3, 0x3F, 0x7F, 0x80, 0xC0, 0xFF]), st.integers(0, 255))
+
+
+@given(st.dictionaries(PLACES, BYTES, max_size=5))
+@example({})
+@example({112 + i: byte for i, byte in enumerate(b"\0\0\xc0\x7f" * 2)})  # scaling: not a number
+@example({116 + i: byte for i, byte in enumerate(b"\0\0\xc0\x7f")})
+@example({280 + i: byte for i, byte in enumerate(b"\0\0\xc0\x7f")})  # a row of the affine
+@example({252: 1, 254: 0, 258: 0x80, 259: 0x3F})  # only a quaternion, of length one
+@example({252: 1, 254: 0, 258: 0x80, 259: 0x40})  # ... and beyond
+@example({348: 1})
+@settings(deadline=None, max_examples=400)
+def test_what_is_read_without_nibabel_nibabel_reads_alike(
+    scratch: Path, changes: dict[int, int]
+) -> None:
+    raw = bytearray(NII)
+    for place, byte in changes.items():
+        raw[place] = byte
+    path = scratch / "plain.nii"
+    path.write_bytes(raw)
+    plain = nifti._plain_header(path)
+    assert plain is not None or changes
+    if plain is not None:
+        assert nifti._any_header(path) == plain
+        assert nib.nifti1.Nifti1Image.from_filename(path).affine.shape == (4, 4)
 
 
 # --- Properties ---------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from harness.errors import ProbeError
 from harness.probe.client import ChildProgram, Probe
 from harness.probe.inotify import IN_OPEN, RawEvent, decode
 from harness.probe.realtime import Precision
+from harness.probe.spec import WatchSpec
 from harness.probe.trace import (
     End,
     Event,
@@ -32,7 +34,7 @@ from harness.probe.trace import (
     read_trace,
     to_line,
 )
-from harness.probe.watch import Watcher, WatchSpec
+from harness.probe.watch import Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -256,7 +258,7 @@ def test_openings_that_cannot_matter_are_left_out(spec: WatchSpec) -> None:
 def test_endless_events_make_the_trace_incomplete_not_endless(spec: WatchSpec) -> None:
     """Twelve seconds of opening and closing two fields took 1.4 GB of the harness's memory, and
     made it miss its deadlines."""
-    with Probe(spec.model_copy(update={"max_events": 10})) as probe:
+    with Probe(replace(spec, max_events=10)) as probe:
         for _ in range(20):
             (spec.output_dir / FIELD).write_bytes(b"1")
             (spec.output_dir / FIELD).unlink()
@@ -395,6 +397,38 @@ def test_probe_that_died_leaves_an_incomplete_trace(spec: WatchSpec) -> None:
     assert events_of(trace, Root.DATA, INPUT) == [Event.OPEN]
 
 
+def test_writer_that_died_makes_the_trace_incomplete(spec: WatchSpec) -> None:
+    """Its thread ended with an error nobody expected, the watcher went on, and the trace had an end
+    that said that nothing was lost."""
+    code = (
+        "import sys\n"
+        "from harness.probe import __main__, watch\n"
+        "def fail(*_): raise KeyError('a watch nobody knows')\n"
+        "watch.Watcher._interpret = fail\n"
+        "sys.exit(__main__.main())"
+    )
+    with Probe(spec, ChildProgram([sys.executable, "-c", code])) as probe:
+        os.close(os.open(spec.data_dir / INPUT, os.O_RDONLY))
+        trace = probe.finish()
+    assert trace.lost == ("the writer of the trace died",)
+
+
+def test_stamping_a_full_queue_waits_for_nothing(spec: WatchSpec) -> None:
+    """Whoever filled the queue had the next opening stamped 14 ms late: the watcher looked through
+    all of it for new folders first."""
+    opened = 3000
+    watcher = Watcher(spec)
+    for _ in range(opened):
+        for path in (INPUT, OTHER_INPUT):  # in turn, so that events do not merge
+            os.close(os.open(spec.data_dir / path, os.O_RDONLY))
+    watcher._read_all()
+    stamped = [list(decode(buffer)) for _, buffer in watcher._pending]
+    assert sum(map(len, stamped)) == 2 * opened
+    assert max(map(len, stamped)) < 600
+    assert len(watcher._unfollowed) == len(stamped)
+    os.close(watcher._inotify)
+
+
 def test_probe_survives_ctrl_c_and_the_request_to_stop(spec: WatchSpec) -> None:
     child = ChildProgram()
     with Probe(spec, child) as probe:
@@ -460,23 +494,21 @@ def test_limit_of_watches_reached_during_the_run_makes_the_trace_incomplete(
 
 
 def test_without_real_time_scheduling_the_probe_is_plain(spec: WatchSpec) -> None:
-    with Probe(spec.model_copy(update={"realtime": False})) as probe:
+    with Probe(replace(spec, realtime=False)) as probe:
         assert probe.header.precision is Precision.PLAIN
 
 
 def test_without_real_time_scheduling_the_probe_moves_to_the_spare_cpu(spec: WatchSpec) -> None:
     cpu = min(os.sched_getaffinity(0))
     child = ChildProgram()
-    changes = {"realtime": False, "spare_cpu": cpu}
-    with Probe(spec.model_copy(update=changes), child) as probe:
+    with Probe(replace(spec, realtime=False, spare_cpu=cpu), child) as probe:
         assert probe.header.precision is Precision.RESERVED_CPU
         for thread in Path(f"/proc/{child.pid}/task").iterdir():
             assert os.sched_getaffinity(int(thread.name)) == {cpu}
 
 
 def test_spare_cpu_that_is_not_there_leaves_the_probe_plain(spec: WatchSpec) -> None:
-    changes = {"realtime": False, "spare_cpu": 5000}
-    with Probe(spec.model_copy(update=changes)) as probe:
+    with Probe(replace(spec, realtime=False, spare_cpu=5000)) as probe:
         assert probe.header.precision is Precision.PLAIN
 
 
@@ -542,3 +574,65 @@ def test_decode_reads_every_event_of_a_buffer() -> None:
     one = (1).to_bytes(4, "little") + IN_OPEN.to_bytes(4, "little") + bytes(4)
     buffer = one + len(name).to_bytes(4, "little") + name + one + bytes(4)
     assert list(decode(buffer)) == [RawEvent(1, IN_OPEN, "a.nii.gz"), RawEvent(1, IN_OPEN, "")]
+
+
+def test_spec_survives_its_line(spec: WatchSpec) -> None:
+    odd = replace(spec, fields=(PurePosixPath("task_01/\udcff.npz"),), spare_cpu=3, realtime=False)
+    assert WatchSpec.from_line(odd.to_line()) == odd
+    assert odd.to_line().endswith(b"}\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"realtime": 1}, "expected bool, found 1"),
+        ({"spare_cpu": True}, "expected int, found True"),
+        ({"inputs": "a"}, "expected list, found 'a'"),
+        ({"inputs": [1]}, "expected str, found 1"),
+        ({"trace": None}, "expected str, found None"),
+        ({"placement": "moon"}, "moon"),
+        ({"colour": "red"}, "another version"),
+    ],
+)
+def test_spec_that_is_none_is_refused(
+    spec: WatchSpec, change: dict[str, object], message: str
+) -> None:
+    line = json.dumps({**json.loads(spec.to_line()), **change}).encode()
+    with pytest.raises(ValueError, match=message):
+        WatchSpec.from_line(line)
+
+
+def test_spec_from_another_version_is_said_before_the_run(spec: WatchSpec) -> None:
+    child = ChildProgram()
+    child.start()
+    child.send(b'{"placement": "host"}\n')
+    assert child.read_line(30) == b""
+    assert child.end(30) == 1
+    assert "another version" in child.complaint
+
+
+def test_spec_of_many_pairs_comes_through(spec: WatchSpec) -> None:
+    """Longer than a pipe holds."""
+    many = tuple(PurePosixPath(f"task_01/disp_{n:04d}.npz") for n in range(9999))
+    with Probe(replace(spec, fields=(*many, FIELD))) as probe:
+        (spec.output_dir / FIELD).write_bytes(b"1")
+        trace = probe.finish()
+    assert trace.complete
+    assert events_of(trace, Root.OUTPUT, FIELD) == [Event.CREATED, Event.CLOSED]
+
+
+def test_program_started_ahead_and_not_needed_ends_without_a_word() -> None:
+    child = ChildProgram()
+    child.start()
+    assert child.end(30) == 0
+    assert child.complaint == ""
+
+
+def test_probe_imports_nothing_that_makes_its_start_slow() -> None:
+    """A run waits for it; pydantic alone took longer than all the rest."""
+    code = (
+        "import sys, harness.probe.__main__\n"
+        "print(*{'pydantic', 'numpy', 'nibabel', 'yaml', 'psutil'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -1,7 +1,8 @@
-"""task_03: a chain of subjects of one brain; neighbours in the chain are a pair."""
+"""A chain of subjects of one brain; neighbours in the chain are a pair: task_03 of 2021."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -30,8 +31,18 @@ KNOT_STEP_VOX = 8
 NOISE = 24.0
 
 
-def write_subject(case: int, seed: int, *, has_next: bool, data: Path, truth: Path) -> None:
-    """Write one subject and, where the chain goes on, the field to the next subject."""
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """One brain as scanned (int16), its label map and mask (uint8), and what makes it its own."""
+
+    image: npt.NDArray[np.int16]
+    labels: npt.NDArray[np.uint8]
+    mask: npt.NDArray[np.uint8]
+    deformation: Deformation
+
+
+def paint_subject(case: int, seed: int) -> Subject:
+    """One subject: the template brain pulled back by the subject's deformation, and scanned."""
     template = _template(seed)
     deformation = anatomy(case, seed)
     coordinates = deformation.coordinates()
@@ -39,11 +50,18 @@ def write_subject(case: int, seed: int, *, has_next: bool, data: Path, truth: Pa
     mask = warp_labels(template.mask, coordinates)
     rng = np.random.default_rng([seed, TASK_NUMBER, case, 1])
     image = scan(rng, warp(template.image, coordinates, fill=0.0), mask)
-    write_volume(truth / f"seg{case:04d}.nii.gz", labels, SPACING_MM)
-    write_volume(data / f"img{case:04d}.nii.gz", image, SPACING_MM)
-    write_volume(data / f"mask{case:04d}.nii.gz", mask, SPACING_MM)
+    return Subject(image=image, labels=labels, mask=mask, deformation=deformation)
+
+
+def write_subject(case: int, seed: int, *, has_next: bool, data: Path, truth: Path) -> None:
+    """Write one subject under the names of task_03 of 2021, and where the chain goes on the field
+    to the next subject."""
+    subject = paint_subject(case, seed)
+    write_volume(truth / f"seg{case:04d}.nii.gz", subject.labels, SPACING_MM)
+    write_volume(data / f"img{case:04d}.nii.gz", subject.image, SPACING_MM)
+    write_volume(data / f"mask{case:04d}.nii.gz", subject.mask, SPACING_MM)
     if has_next:
-        field = compose_with_inverse(deformation, anatomy(case + 1, seed))
+        field = compose_with_inverse(subject.deformation, anatomy(case + 1, seed))
         write_field(truth / f"disp_{case:04d}_{case + 1:04d}.npz", field)
 
 

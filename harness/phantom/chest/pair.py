@@ -1,7 +1,8 @@
-"""task_02: the exhale (fixed) and inhale (moving) images of one chest, and their truth."""
+"""The exhale (fixed) and inhale (moving) images of one chest, and their truth: task_02 of 2021."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,8 +33,25 @@ LANDMARK_COUNT = 100
 LANDMARK_GAP_VOX = 9.0  # landmarks keep this distance where the vessels allow it
 
 
-def write_lung_pair(case: int, rng: np.random.Generator, data: Path, truth: Path) -> None:
-    """Write one case: inhale as painted, exhale pulled back from it by the true field."""
+@dataclass(frozen=True, kw_only=True)
+class LungPair:
+    """Both images of one chest as scanned (int16 Hounsfield units), lung masks (uint8), and truth.
+
+    Landmarks are (N, 3) voxel coordinates in the same order; `deformation` leads from exhale voxels
+    to inhale voxels.
+    """
+
+    exhale: npt.NDArray[np.int16]
+    inhale: npt.NDArray[np.int16]
+    exhale_mask: npt.NDArray[np.uint8]
+    inhale_mask: npt.NDArray[np.uint8]
+    exhale_landmarks_vox: npt.NDArray[np.float64]
+    inhale_landmarks_vox: npt.NDArray[np.float64]
+    deformation: Deformation
+
+
+def paint_lung_pair(rng: np.random.Generator) -> LungPair:
+    """One case: inhale as painted, exhale pulled back from it by the true field."""
     chest = paint_chest(rng)
     deformation = breathing(rng)
     coordinates = deformation.coordinates()
@@ -49,17 +67,29 @@ def write_lung_pair(case: int, rng: np.random.Generator, data: Path, truth: Path
     image[:, :, :first] = image[:, :, last:] = PADDING_HU
     on_vessel = warp(chest.vessel, coordinates, fill=0.0) * exhale_mask
     fixed_vox = pick_landmarks(rng, on_vessel)
-    moving_vox = fixed_vox + deformation.at(fixed_vox)
+    return LungPair(
+        exhale=image,
+        inhale=noisy(rng, inhale),
+        exhale_mask=exhale_mask,
+        inhale_mask=inhale_mask,
+        exhale_landmarks_vox=fixed_vox,
+        inhale_landmarks_vox=fixed_vox + deformation.at(fixed_vox),
+        deformation=deformation,
+    )
 
+
+def write_lung_pair(case: int, rng: np.random.Generator, data: Path, truth: Path) -> None:
+    """Write one case under the names of task_02 of 2021."""
+    pair = paint_lung_pair(rng)
     name = f"{case:03d}"
-    write_field(truth / f"disp_{case:04d}_{case:04d}.npz", deformation.half())
-    write_landmarks(truth / f"landmarks_{name}_exp.csv", fixed_vox)
-    write_landmarks(truth / f"landmarks_{name}_insp.csv", moving_vox)
-    write_volume(data / f"case_{name}_exp.nii.gz", image, SPACING_MM)
-    write_volume(data / f"case_{name}_insp.nii.gz", noisy(rng, inhale), SPACING_MM)
+    write_field(truth / f"disp_{case:04d}_{case:04d}.npz", pair.deformation.half())
+    write_landmarks(truth / f"landmarks_{name}_exp.csv", pair.exhale_landmarks_vox)
+    write_landmarks(truth / f"landmarks_{name}_insp.csv", pair.inhale_landmarks_vox)
+    write_volume(data / f"case_{name}_exp.nii.gz", pair.exhale, SPACING_MM)
+    write_volume(data / f"case_{name}_insp.nii.gz", pair.inhale, SPACING_MM)
     for folder in (data, truth):
-        write_volume(folder / f"mask_{name}_exp.nii.gz", exhale_mask, SPACING_MM)
-        write_volume(folder / f"mask_{name}_insp.nii.gz", inhale_mask, SPACING_MM)
+        write_volume(folder / f"mask_{name}_exp.nii.gz", pair.exhale_mask, SPACING_MM)
+        write_volume(folder / f"mask_{name}_insp.nii.gz", pair.inhale_mask, SPACING_MM)
 
 
 def breathing(rng: np.random.Generator) -> Deformation:

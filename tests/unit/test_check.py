@@ -1,0 +1,214 @@
+"""`harness check`, `pack` and `zero` on real files: folders, runs, zips."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from harness.challenge.field import write_field
+from harness.cli import app
+from harness.errors import DataError, HarnessError, OutputError
+from tests.tiny import YAML, write_data
+
+FIELDS = (
+    "task_01/disp_0001_0001.npz",
+    "task_01/disp_0002_0002.npz",
+    "task_02/disp_0007_0008.npz",
+    "task_02/disp_0008_0009.npz",
+)
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A team's folder with the tiny challenge, whose site wants a dummy file, and its data."""
+    write_data(tmp_path / "test")
+    text = YAML.replace("limits:", "upload: {dummy_file: dummy.txt}\nlimits:")
+    (tmp_path / "tiny.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def harness(*arguments: str) -> Result:
+    return CliRunner().invoke(app, [*arguments, "--challenge", "tiny.yaml"])
+
+
+def zero(folder: str = "submission") -> Path:
+    assert harness("zero", folder).exit_code == 0
+    return Path(folder)
+
+
+def kinds(*arguments: str) -> list[tuple[str | None, str]]:
+    """Pair and kind of every finding."""
+    done = harness("check", "--json", "--format-only", *arguments)
+    report = json.loads(done.stdout)
+    assert report["schema_version"] == 1
+    has_errors = any(finding["severity"] == "error" for finding in report["findings"])
+    assert done.exit_code == (21 if has_errors else 0)
+    return [(finding["pair"], finding["kind"]) for finding in report["findings"]]
+
+
+def overwrite(field: str, array: np.ndarray) -> None:
+    np.savez_compressed(Path("submission", field), array)
+
+
+def test_zero_writes_what_check_accepts(site: Path) -> None:
+    folder = zero()
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*.npz")) == list(FIELDS)
+    with np.load(folder / FIELDS[0]) as content:
+        (array,) = content.values()
+    assert (array.shape, array.dtype, array.any()) == ((3, 8, 6, 10), np.float16, np.False_)
+    assert kinds() == []
+    done = harness("check", "--format-only")
+    assert "task_01: 2 pairs, 2 valid" in done.stdout
+    assert "nothing to object to" in done.stdout
+
+
+def test_zero_overwrites_nothing_unasked(site: Path) -> None:
+    folder = zero()
+    write_field(np.ones((3, 8, 6, 10), np.float16), folder / FIELDS[0])
+    before = (folder / FIELDS[0]).read_bytes()
+    done = harness("zero", "submission")
+    assert isinstance(done.exception, OutputError)
+    assert "is there already" in str(done.exception)
+    assert (folder / FIELDS[0]).read_bytes() == before
+    assert harness("zero", "submission", "--force").exit_code == 0
+    assert (folder / FIELDS[0]).read_bytes() != before
+
+
+def test_every_finding_in_one_pass(site: Path) -> None:
+    folder = zero()
+    overwrite(FIELDS[0], np.zeros((3, 8, 6, 10), np.float32))
+    overwrite(FIELDS[1], np.zeros((8, 6, 10, 3), np.float16))
+    overwrite(FIELDS[2], np.full((3, 8, 6, 10), np.nan, np.float16))
+    (folder / FIELDS[3]).write_bytes((folder / FIELDS[3]).read_bytes()[:100])
+    assert kinds() == [
+        ("task_01/0001_0001", "wrong_dtype"),
+        ("task_01/0002_0002", "wrong_shape"),
+        ("task_02/0007_0008", "not_finite"),
+        ("task_02/0008_0009", "unreadable"),
+    ]
+    done = harness("check", "--format-only")
+    for word in ("float32", "components come first", "NaN", "damaged or truncated", "4 errors"):
+        assert word in done.stdout, word
+
+
+def test_an_empty_file_and_a_link(site: Path) -> None:
+    folder = zero()
+    (folder / FIELDS[0]).write_bytes(b"")
+    target = (folder / FIELDS[1]).rename(site / "elsewhere.npz")
+    (folder / FIELDS[1]).symlink_to(target)
+    assert kinds() == [
+        ("task_01/0001_0001", "unreadable"),
+        ("task_01/0002_0002", "unreadable"),
+    ]
+
+
+def test_a_run_directory_and_the_id_of_a_run(site: Path) -> None:
+    run = site / "runs/local/20261124-120000"
+    zero(str(run / "fields"))
+    assert kinds(str(run / "fields")) == []
+    (run / "run.json").write_text("{}")
+    assert kinds(str(run)) == []
+    assert kinds("20261124-120000") == []
+
+
+def test_what_is_not_there(site: Path) -> None:
+    done = harness("check", "nothing")
+    assert isinstance(done.exception, DataError)
+    assert "nothing: expected a folder of fields, a run directory or a zip" in str(done.exception)
+
+
+def test_a_file_that_is_no_zip(site: Path) -> None:
+    done = harness("check", "tiny.yaml", "--format-only")
+    assert done.exit_code == 21
+    assert "archive" in done.stdout
+    assert "expected  a zip" in done.stdout
+
+
+def test_a_zip_is_checked_as_its_folder_is(site: Path) -> None:
+    zero()
+    assert harness("pack").exit_code == 0
+    assert kinds("submission.zip") == []
+    overwrite(FIELDS[0], np.zeros((3, 8, 6, 10), np.float32))
+    Path("submission", FIELDS[3]).unlink()
+    assert harness("pack", "--force").exit_code == 0
+    assert kinds("submission.zip") == kinds("submission") != []
+
+
+def test_a_zip_without_a_file_at_its_top(site: Path) -> None:
+    folder = zero()
+    with zipfile.ZipFile("bare.zip", "w") as archive:
+        for name in FIELDS:
+            archive.write(folder / name, name)
+    assert kinds("bare.zip") == [(None, "no_dummy")]
+    assert "harness pack" in harness("check", "bare.zip", "--format-only").stdout
+    with zipfile.ZipFile("bare.zip", "a") as archive:
+        archive.writestr("anything", b"")
+    assert kinds("bare.zip") == []
+
+
+def test_no_data_no_check(site: Path) -> None:
+    zero()
+    assert isinstance(harness("check", "--data", "nowhere").exception, DataError)
+
+
+def test_pack_makes_the_same_bytes_again(site: Path) -> None:
+    zero()
+    Path("submission/notes.txt").write_text("not part of it")
+    assert harness("pack").exit_code == 0
+    first = hashlib.sha256(Path("submission.zip").read_bytes()).hexdigest()
+    for path in Path("submission").rglob("*.npz"):
+        path.touch()
+    assert harness("pack", "--output", "again.zip").exit_code == 0
+    assert hashlib.sha256(Path("again.zip").read_bytes()).hexdigest() == first
+    with zipfile.ZipFile("submission.zip") as archive:
+        assert archive.namelist() == ["dummy.txt", *FIELDS]
+        assert archive.testzip() is None
+        for name in FIELDS:
+            assert archive.read(name) == Path("submission", name).read_bytes()
+    assert sorted(path.name for path in site.glob("*.zip*")) == ["again.zip", "submission.zip"]
+
+
+def test_pack_refuses_errors_unless_told_otherwise(site: Path) -> None:
+    zero()
+    overwrite(FIELDS[0], np.zeros((3, 8, 6, 10), np.float64))
+    Path("submission", FIELDS[3]).unlink()
+    done = harness("pack")
+    assert done.exit_code == 21
+    assert "missing" in done.stdout
+    assert not Path("submission.zip").exists()
+    assert harness("pack", "--force").exit_code == 0
+    with zipfile.ZipFile("submission.zip") as archive:
+        assert archive.namelist() == ["dummy.txt", *FIELDS[:3]]
+
+
+def test_pack_does_not_overwrite(site: Path) -> None:
+    zero()
+    Path("submission.zip").write_bytes(b"precious")
+    done = harness("pack")
+    assert isinstance(done.exception, OutputError)
+    assert Path("submission.zip").read_bytes() == b"precious"
+
+
+def test_pack_without_any_field(site: Path) -> None:
+    Path("submission").mkdir()
+    assert harness("pack").exit_code == 21
+    done = harness("pack", "--force")
+    assert isinstance(done.exception, HarnessError)
+    assert not Path("submission.zip").exists()
+
+
+def test_paths_in_a_report_are_those_in_the_folder(site: Path) -> None:
+    zero()
+    report = json.loads(harness("check", "--json", "--format-only").stdout)
+    assert [PurePosixPath(pair["path"]) for pair in report["pairs"]] == [
+        PurePosixPath(name) for name in FIELDS
+    ]
+    assert {pair["state"] for pair in report["pairs"]} == {"valid"}
+    assert report["meaning_checked"] is False
