@@ -43,6 +43,27 @@ def _fastest() -> ModuleType:
     return module
 
 
+class FrugalFile:
+    """A file of which no more than ``budget_bytes`` are read, wherever they are.
+
+    Compressed data may be as long as the file and hold nothing at all.
+    """
+
+    def __init__(self, file: RandomAccess, budget_bytes: int) -> None:
+        self._file = file
+        self._left = budget_bytes
+
+    def seek(self, offset: int, /) -> int:
+        return self._file.seek(offset)
+
+    def read(self, size: int, /) -> bytes:
+        if size > self._left:
+            raise DamagedError("more of it would have to be read than a field takes")
+        data = self._file.read(size)
+        self._left -= len(data)
+        return data
+
+
 class StoredStream:
     """The next ``n_bytes`` of a file as they are."""
 
