@@ -10,10 +10,11 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import tempfile
 import zipfile
 import zlib
 from contextlib import suppress
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
@@ -21,13 +22,14 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.challenge.archive import FieldArchive
-from harness.challenge.field_file import read_field, read_open_field
+from harness.challenge.field_file import check_field, read_field
 from harness.challenge.model import FieldDtype, FieldFormat, FieldSpec, Layout
 from harness.errors import FieldError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_FOLDER = tempfile.TemporaryDirectory(prefix="harness-fuzz-")
 GRID = (4, 3, 5)
 NPZ_SPEC = FieldSpec(
     path="task_01/disp_{fixed:04d}_{moving:04d}.npz",
@@ -55,16 +57,21 @@ FIELD: npt.NDArray[Any] = np.random.default_rng(0).normal(0, 5, NPZ_SPEC.shape).
 
 
 def load(raw: bytes, name: str, spec: FieldSpec) -> bool:
-    """Was it a legal field?"""
-    descriptor = os.memfd_create("field", os.MFD_CLOEXEC)
-    try:
-        os.write(descriptor, raw)
-        vectors = read_open_field(descriptor, name, spec)
-    except FieldError as error:
-        _check_message(str(error))
+    """Was it a legal field? Both ways to read one must say the same."""
+    path = Path(_FOLDER.name, name)
+    path.write_bytes(raw)
+    refusals = []
+    for read in (check_field, read_field):
+        try:
+            vectors = read(path, spec)
+        except FieldError as error:
+            _check_message(str(error))
+            refusals.append(str(error))
+    assert len(refusals) in (0, 2)
+    if refusals:
+        assert refusals[0] == refusals[1]
         return False
-    finally:
-        os.close(descriptor)
+    assert vectors is not None
     assert vectors.shape == (3, *GRID)
     assert vectors.dtype.name in spec.dtypes
     assert np.isfinite(vectors).all()
