@@ -39,6 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "spread": {"cache", "challenge", "machine", "store"},
     "repeat": {"engine", "execute", "plan", "store"},
     "evaluate": {"errors", "challenge"},
+    "check": {"errors", "challenge", "evaluate"},
     "phantom": {"errors", "challenge"},
     "doctor": {"errors", "challenge", "engine"},
 }
