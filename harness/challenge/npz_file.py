@@ -26,6 +26,8 @@ _MAX_HEADER_BYTES = 4096  # NumPy writes 128 or 192 for an array of four axes
 _MAX_DIRECTORY_BYTES = 1 << 16  # room for a few names to tell, where several arrays were saved
 _MAGIC = b"\x93NUMPY"
 _SHOWN_NAMES = 4
+# What an array's header is made of. Python's parser would warn of other texts, to standard error.
+_LITERALS = re.compile(r"""(?:[][{}(),:\s]|-?[0-9]+\b|True\b|False\b|'[^'\\]*'|"[^"\\]*")*+""")
 # NumPy's names, by the letter of the kind and the size in bytes (numpy.lib.format).
 _NAMES = {
     ("b", 1): "bool",
@@ -86,14 +88,19 @@ def _read_header(stream: ByteStream) -> tuple[StoredArray, int]:
 
 def _parsed(header: bytes) -> StoredArray:
     try:
-        content = ast.literal_eval(header.decode("utf-8").strip())
+        text = header.decode("utf-8").strip()
+        if not _LITERALS.fullmatch(text):
+            raise ValueError("other than literals")
+        content = ast.literal_eval(text)
         shape, descr = content["shape"], content["descr"]
-        fortran_order = bool(content["fortran_order"])
+        fortran_order = content["fortran_order"]
     except (
         *(SyntaxError, ValueError, KeyError, TypeError),
         *(OverflowError, MemoryError, RecursionError),
     ) as error:
         raise unreadable(expected="a NumPy array header", found="something unreadable") from error
+    if type(fortran_order) is not bool:
+        raise unreadable(expected="a NumPy array header", found="an order that is none")
     if not isinstance(shape, tuple) or not all(type(n) is int for n in shape):
         raise unreadable(expected="a NumPy array header", found="a shape that is none")
     if not isinstance(descr, str):

@@ -8,8 +8,10 @@ import socket
 import stat
 import struct
 import tempfile
+import time
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -107,6 +109,19 @@ def test_honest_archive(path: Path, compression: int) -> None:
                 assert np.array_equal(read_field(copy, SPEC), FIELD)
                 assert stat.S_IMODE(copy.parent.stat().st_mode) == 0o700
             assert not copy.parent.exists()
+
+
+def test_several_threads_at_a_time(path: Path) -> None:
+    """Each has a position of its own in the one open file."""
+    files = {name: npz(FIELD + np.float16(i)) for i, name in enumerate(NAMES)}
+    raw = zipped(*((str(name), content) for name, content in files.items()))
+    with opened(path, raw) as archive, ThreadPoolExecutor(4) as pool:
+
+        def is_right(name: PurePosixPath) -> bool:
+            with archive.file(name) as copy:
+                return copy.read_bytes() == files[name]
+
+        assert all(pool.map(is_right, NAMES * 20))
 
 
 def test_folders_and_a_comment(path: Path) -> None:
@@ -404,6 +419,17 @@ def test_directory_of_a_million_members(path: Path) -> None:
 
         assert peak_bytes(look) < 1 << 20
         assert look() == [found]
+
+
+def test_time_of_as_many_bad_members_as_are_looked_at(path: Path) -> None:
+    """A thousand members whose names are as long, deep and alike as they may be."""
+    names = [f"{i:03d}/" + "a/" * 14 + "x" * 200 for i in range(500)]
+    raw = zipped(*((name, b"") for name in names), *((name.upper(), b"") for name in names))
+    path.write_bytes(raw)
+    start = time.process_time()
+    with open_archive(path, EXPECTED) as archive:
+        assert len(archive.problems) == 6
+    assert time.process_time() - start < 2
 
 
 def test_overlapping_members(path: Path) -> None:

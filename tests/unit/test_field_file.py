@@ -10,6 +10,7 @@ import os
 import pickle
 import socket
 import struct
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -533,6 +534,22 @@ HEADERS = {
 @pytest.mark.parametrize("version", [1, 2])
 def test_hostile_header(field_path: Path, header: str, version: int) -> None:
     refusal(field_path, zipped(npy_with(header, version=version)))
+
+
+@pytest.mark.parametrize("shape", ["(3, 8, 6, 10 if 1else 2)", "'\\d'", "0xfor 1", "(1)(2)"])
+def test_header_that_python_would_warn_of(field_path: Path, shape: str) -> None:
+    """A file could write to standard error through the warnings of Python's parser."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        refusal(field_path, zipped(npy_with(HEADER.replace("(3, 8, 6, 10)", shape))))
+    assert not caught
+
+
+@pytest.mark.parametrize("order", ["0", "1", "'False'", "None", "[]"])
+def test_order_that_is_none(field_path: Path, order: str) -> None:
+    """NumPy takes True and False only; the text 'False' was once true."""
+    header = HEADER.replace("False", order)
+    assert "a NumPy array header" in refusal(field_path, zipped(npy_with(header)))
 
 
 def test_header_that_is_no_text(field_path: Path) -> None:

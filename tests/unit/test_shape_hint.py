@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import ndimage
 
 from harness.challenge.model import FieldDtype, FieldSpec, Layout
@@ -137,6 +139,21 @@ def test_two_axes_of_one_length_leave_a_doubt() -> None:
     hint = shape_hint((3, 80, 96, 96), spec)
     assert "np.transpose(field, (0, 2, 1, 3)) or np.transpose(field, (0, 3, 1, 2))" in hint
     assert set(mended((3, 80, 96, 96), hint)) == {spec.shape}
+
+
+@given(
+    shape=st.lists(
+        st.one_of(st.sampled_from([1, 2, 3, 4, 5, *GRID, *OTHER["half"]]), st.integers()),
+        max_size=7,
+    ),
+    layout=st.sampled_from(Layout),
+    resolution=st.sampled_from(["half", "full"]),
+)
+@settings(deadline=None, max_examples=300)
+def test_any_shape(shape: list[int], layout: Layout, resolution: str) -> None:
+    hint = shape_hint(tuple(shape), spec_of(layout, resolution))
+    assert hint.isprintable()
+    assert len(hint) < 300
 
 
 @pytest.mark.parametrize(
