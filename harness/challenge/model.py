@@ -30,6 +30,7 @@ from pydantic import (
 
 from harness.challenge.findings import did_you_mean, findings
 from harness.challenge.quantity import Bytes, Seconds
+from harness.challenge.strict_yaml import load_yaml
 from harness.errors import ChallengeError
 
 if TYPE_CHECKING:
@@ -460,7 +461,7 @@ def challenge_text(source: str | Path) -> str:
 
 def parse_challenge(text: str, *, origin: str) -> Challenge:
     try:
-        content = yaml.safe_load(text)
+        content = load_yaml(text)
     except yaml.YAMLError as error:
         raise ChallengeError(f"challenge {origin}: not valid YAML: {error}") from error
     if not isinstance(content, dict):

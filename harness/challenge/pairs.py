@@ -102,9 +102,19 @@ def check_data(challenge: Challenge, data_dir: Path) -> tuple[TaskPairs, ...]:
     """
     findings: list[str] = []
     found = _find_tasks(challenge, data_dir, findings)
+    findings += _absent_mounts(challenge, data_dir)
     _check_images(found, data_dir, findings)
     _raise_if_any(findings, data_dir)
     return found
+
+
+def _absent_mounts(challenge: Challenge, data_dir: Path) -> list[str]:
+    return [
+        f"{mount.path}: expected it in the data folder, for it is mounted at {mount.target}, "
+        "found none"
+        for mount in challenge.container.mounts
+        if mount.source == "data" and not (data_dir / mount.path).exists()
+    ]
 
 
 def _raise_if_any(findings: list[str], data_dir: Path) -> None:

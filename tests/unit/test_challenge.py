@@ -374,6 +374,15 @@ def test_yaml_cannot_build_objects() -> None:
         parse_challenge("!!python/object/apply:os.getcwd []", origin="odd.yaml")
 
 
+def test_key_that_stands_twice_is_refused_with_its_line() -> None:
+    """YAML takes the last and says nothing, so a limit would not apply."""
+    text = YAML.replace("limits:\n", "limits:\n  memory: 1GiB\n")
+    with pytest.raises(ChallengeError) as caught:
+        parse_challenge(text, origin="twice.yaml")
+    assert "the key 'memory' stands twice" in str(caught.value)
+    assert f"line {text.splitlines().index('  memory: 2GiB') + 1}" in str(caught.value)
+
+
 def test_missing_file_names_the_built_in_ones(tmp_path: Path) -> None:
     with pytest.raises(ChallengeError) as caught:
         load_challenge(str(tmp_path / "none.yaml"))
