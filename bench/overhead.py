@@ -17,6 +17,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from bench.support.image import build_reference_image
+from bench.support.quiet import wait_until_idle
 from bench.support.results import machine, write_results
 from bench.support.runs import Site, build_workload, run_bare, run_with_harness
 from harness.engine.docker import DockerEngine
@@ -37,10 +38,12 @@ ROUNDS_OF_OPENS = 5
 @dataclass(frozen=True, kw_only=True)
 class Paired:
     """Medians over the rounds, in seconds. ``beyond_s`` and ``ratio`` are medians of the rounds'
-    differences and quotients: what disturbs one round disturbs both of its runs."""
+    differences and quotients: what disturbs one round disturbs both of its runs. ``quiet_rounds``
+    began on an idle machine."""
 
     work_s: float
     rounds: int
+    quiet_rounds: int
     bare_s: float
     harness_s: float
     beyond_s: float
@@ -61,6 +64,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=10, help="pairs of runs without work (10)")
     parser.add_argument("--long-rounds", type=int, default=2, help="pairs of long runs (2)")
     parser.add_argument("--seconds", type=float, default=30.0, help="work of a long run (30)")
+    parser.add_argument(
+        "--patience", type=float, default=10.0, help="seconds to wait for other work to end (10)"
+    )
     parser.add_argument("--json", type=Path, help="where the results go (bench/results/)")
     args = parser.parse_args()
     try:
@@ -70,10 +76,11 @@ def main() -> int:
             image = build_workload(engine, build_reference_image(engine), folder / "image")
             site = Site.make(folder, pairs=2)
             print(
-                f"{'work':>6} {'rounds':>7} {'bare':>9} {'harness':>9} {'beyond':>9} {'ratio':>7}"
+                f"{'work':>6} {'rounds':>7} {'quiet':>6} {'bare':>9} {'harness':>9} "
+                f"{'beyond':>9} {'ratio':>7}"
             )
-            fixed = _paired(site, image, 0.0, args.rounds)
-            long = _paired(site, image, args.seconds, args.long_rounds)
+            fixed = _paired(site, image, 0.0, args.rounds, args.patience)
+            long = _paired(site, image, args.seconds, args.long_rounds, args.patience)
         print(f"\n{'open + read + close':<20} {'bare':>9} {'watched':>9}")
         opens = [_open_cost(size) for size in (4096, 1 << 20)]
     except HarnessError as error:
@@ -92,9 +99,11 @@ def main() -> int:
     return 0
 
 
-def _paired(site: Site, image: Image, seconds: float, rounds: int) -> Paired:
+def _paired(site: Site, image: Image, seconds: float, rounds: int, patience_s: float) -> Paired:
     bare, harness = [], []
+    quiet_rounds = 0
     for index in range(rounds):
+        quiet_rounds += wait_until_idle(patience_s)
         order = (run_bare, run_with_harness) if index % 2 else (run_with_harness, run_bare)
         walls = {run: run(site, image, seconds).wall_s for run in order}
         bare.append(walls[run_bare])
@@ -103,14 +112,15 @@ def _paired(site: Site, image: Image, seconds: float, rounds: int) -> Paired:
     found = Paired(
         work_s=seconds,
         rounds=rounds,
+        quiet_rounds=quiet_rounds,
         bare_s=median(bare),
         harness_s=median(harness),
         beyond_s=median(b - a for a, b in both),
         ratio=median(b / a for a, b in both),
     )
     print(
-        f"{seconds:>4.0f} s {rounds:>7} {found.bare_s:>7.3f} s {found.harness_s:>7.3f} s "
-        f"{found.beyond_s:>7.3f} s {found.ratio:>7.3f}",
+        f"{seconds:>4.0f} s {rounds:>7} {quiet_rounds:>6} {found.bare_s:>7.3f} s "
+        f"{found.harness_s:>7.3f} s {found.beyond_s:>7.3f} s {found.ratio:>7.3f}",
         flush=True,
     )
     return found

@@ -34,7 +34,7 @@ def check(
     """The exit code."""
     rules = load_challenge(challenge)
     tasks = read_pairs(rules, data)
-    with open_source(path, runs) as source:
+    with open_source(path, runs, tasks) as source:
         report = _checked(rules, tasks, source, data if meaning else None)
     if as_json:
         console.out.file.write(report.model_dump_json(indent=1) + "\n")
@@ -51,7 +51,7 @@ def pack_fields(
     _refuse_to_overwrite(output, force=force)
     rules = load_challenge(challenge)
     tasks = read_pairs(rules, data)
-    with open_source(path, runs) as source:
+    with open_source(path, runs, tasks) as source:
         report = _checked(rules, tasks, source, data)
         show_check(report)
         show_check_ending(report, to_stderr=False)

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from harness.challenge.field_error import unreadable
-from harness.challenge.inflate import DamagedError
+from harness.challenge.inflate import DamagedError, FrugalFile
 from harness.challenge.model import FieldFormat
 from harness.challenge.nifti_file import open_nifti
 from harness.challenge.npz_file import open_npz
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # Beside the array itself: a zip's structures, NIfTI's extensions, deflate's and gzip's worst case.
 _MAX_OVERHEAD_BYTES = 1 << 16
+_MAX_STRUCTURE_BYTES = 1 << 19  # what is read twice: a zip's end, its directory, headers
 
 
 class FieldState(StrEnum):
@@ -55,20 +56,18 @@ def read_field(path: Path, spec: FieldSpec) -> FloatArray:
 def check_field(path: Path, spec: FieldSpec) -> None:
     """As :func:`read_field`, without making the array: a run has no other use for NumPy, whose
     import takes 0.1 s."""
-    _check_finite(_read_values(path, spec))
+    values = _read_values(path, spec)
+    if not values.are_surely_finite():
+        values.vectors()
 
 
-def check_open_field(descriptor: int, name: str, spec: FieldSpec) -> None:
-    """The same of a file that is open, and stays so; ``name`` tells whether NIfTI is compressed.
+def read_open_field(descriptor: int, name: str, spec: FieldSpec) -> FloatArray:
+    """As :func:`read_field`, of a file that is open, and stays so, whatever its position; ``name``
+    tells whether NIfTI is compressed.
 
     Of a file that is too large the headers are read all the same: they say why it is.
     """
-    _check_finite(_read_open_values(descriptor, name, spec))
-
-
-def _check_finite(values: FieldValues) -> None:
-    if not values.are_surely_finite():
-        values.vectors()
+    return _read_open_values(descriptor, name, spec).vectors()
 
 
 def _read_values(path: Path, spec: FieldSpec) -> FieldValues:
@@ -94,7 +93,8 @@ def _read_open_values(descriptor: int, name: str, spec: FieldSpec) -> FieldValue
         raise unreadable(expected=kind, found="an empty one")
     limit = max_file_bytes(spec)
     too_large = unreadable(expected=f"at most {limit} bytes", found=str(n_bytes))
-    file = io.FileIO(descriptor, closefd=False)
+    file = FrugalFile(io.FileIO(descriptor, closefd=False), limit + _MAX_STRUCTURE_BYTES)
+    file.seek(0)
     try:
         if spec.format is FieldFormat.NPZ:
             opened = open_npz(file, n_bytes, spec)

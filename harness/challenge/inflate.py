@@ -8,7 +8,7 @@ pieces, and with ISA-L where its package is installed (same results, a third fas
 from __future__ import annotations
 
 import zlib
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -28,6 +28,12 @@ class ByteStream(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
+class RandomAccess(ByteStream, Protocol):
+    """A file as far as it is used here; ``seek`` is from its start."""
+
+    def seek(self, offset: int, /) -> int: ...
+
+
 def _fastest() -> ModuleType:
     try:
         from isal import isal_zlib  # noqa: PLC0415 - may be absent, and is in the container
@@ -37,10 +43,31 @@ def _fastest() -> ModuleType:
     return module
 
 
+class FrugalFile:
+    """A file of which no more than ``budget_bytes`` are read, wherever they are.
+
+    Compressed data may be as long as the file and hold nothing at all.
+    """
+
+    def __init__(self, file: RandomAccess, budget_bytes: int) -> None:
+        self._file = file
+        self._left = budget_bytes
+
+    def seek(self, offset: int, /) -> int:
+        return self._file.seek(offset)
+
+    def read(self, size: int, /) -> bytes:
+        if size > self._left:
+            raise DamagedError("more of it would have to be read than a field takes")
+        data = self._file.read(size)
+        self._left -= len(data)
+        return data
+
+
 class StoredStream:
     """The next ``n_bytes`` of a file as they are."""
 
-    def __init__(self, file: IO[bytes], n_bytes: int) -> None:
+    def __init__(self, file: ByteStream, n_bytes: int) -> None:
         self._file = file
         self._left = n_bytes
 
@@ -55,7 +82,7 @@ class StoredStream:
 class _Inflating:
     """What both compressed kinds share: one compressed member of a source, piece by piece."""
 
-    def __init__(self, file: IO[bytes], packed_bytes: int, window_bits: int) -> None:
+    def __init__(self, file: ByteStream, packed_bytes: int, window_bits: int) -> None:
         self._zlib = _fastest()
         self._window_bits = window_bits
         self._source = StoredStream(file, packed_bytes)
@@ -91,7 +118,7 @@ class _Inflating:
 class DeflatedStream(_Inflating):
     """What the next ``packed_bytes`` of a file, one bare deflate stream, inflate to."""
 
-    def __init__(self, file: IO[bytes], packed_bytes: int) -> None:
+    def __init__(self, file: ByteStream, packed_bytes: int) -> None:
         super().__init__(file, packed_bytes, _RAW)
 
     def read(self, size: int, /) -> bytes:
@@ -107,7 +134,7 @@ class GunzippedStream(_Inflating):
     Each member's CRC-32 and length are checked (RFC 1952).
     """
 
-    def __init__(self, file: IO[bytes], packed_bytes: int) -> None:
+    def __init__(self, file: ByteStream, packed_bytes: int) -> None:
         super().__init__(file, packed_bytes, _GZIP)
         self._members_left = _FREE_GZIP_MEMBERS + packed_bytes // _MIN_GZIP_MEMBER_BYTES
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from harness.challenge.field_error import unreadable
 from harness.challenge.inflate import (
     ByteStream,
     GunzippedStream,
+    RandomAccess,
     StoredStream,
     read_exactly,
 )
@@ -98,7 +99,7 @@ class _Header:
     big_endian: bool
 
 
-def open_nifti(file: IO[bytes], file_bytes: int, spec: FieldSpec, *, gzipped: bool) -> OpenArray:
+def open_nifti(file: RandomAccess, file_bytes: int, spec: FieldSpec, *, gzipped: bool) -> OpenArray:
     """The file's array, its header checked and its scaling known to be none.
 
     Raises FieldError and DamagedError.
@@ -120,7 +121,7 @@ def open_nifti(file: IO[bytes], file_bytes: int, spec: FieldSpec, *, gzipped: bo
     return OpenArray(stream=stream, stored=stored, layout=layout)
 
 
-def _check_kind(file: IO[bytes], *, gzipped: bool) -> None:
+def _check_kind(file: RandomAccess, *, gzipped: bool) -> None:
     """Tell a file that is of another kind than its name says."""
     start = file.read(4)
     file.seek(0)

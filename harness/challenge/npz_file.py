@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from harness.challenge.field_error import FieldFileError, FieldProblem, unreadable
-from harness.challenge.inflate import ByteStream, DamagedError, read_exactly
+from harness.challenge.inflate import ByteStream, DamagedError, RandomAccess, read_exactly
 from harness.challenge.stored_array import OpenArray, StoredArray, check_stored, shown
 from harness.challenge.zip_directory import (
     DEFLATED,
@@ -36,7 +36,7 @@ _NAMES = {
 }
 
 
-def open_npz(file: IO[bytes], file_bytes: int, spec: FieldSpec) -> OpenArray:
+def open_npz(file: RandomAccess, file_bytes: int, spec: FieldSpec) -> OpenArray:
     """The file's one array, its headers checked. Raises FieldError and DamagedError."""
     end = read_end(file, file_bytes)
     entry = _only_entry(file, end)
@@ -51,7 +51,7 @@ def open_npz(file: IO[bytes], file_bytes: int, spec: FieldSpec) -> OpenArray:
     return OpenArray(stream=stream, stored=stored, layout=layout)
 
 
-def _only_entry(file: IO[bytes], end: ZipEnd) -> ZipEntry:
+def _only_entry(file: RandomAccess, end: ZipEnd) -> ZipEntry:
     if end.n_entries != 1 and end.directory_bytes > _MAX_DIRECTORY_BYTES:
         raise unreadable(expected="one array in the file", found=shown(str(end.n_entries)))
     if end.directory_bytes > 2 * _MAX_DIRECTORY_BYTES:

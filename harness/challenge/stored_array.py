@@ -94,8 +94,12 @@ class FieldValues:
         """Is no value's first byte (sign and most of the exponent, IEEE 754) that of one which is
         not finite? Such a byte may also belong to a very large number."""
         size = FieldDtype(self.stored.dtype).itemsize
-        highest = self.raw[0 if self.stored.big_endian else size - 1 :: size]
-        return len(highest.translate(None, _NOT_FINITE[size])) == len(highest)
+        first = 0 if self.stored.big_endian else size - 1
+        for start in range(first, len(self.raw), _CHUNK_BYTES):  # all at once: twice the memory
+            highest = self.raw[start : start + _CHUNK_BYTES - first : size]
+            if len(highest.translate(None, _NOT_FINITE[size])) != len(highest):
+                return False
+        return True
 
     def vectors(self) -> FloatArray:
         """(3, X, Y, Z) in the type they are stored in, in this machine's byte order: a view of the

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import IO
 
 from harness.challenge.inflate import (
     ByteStream,
     CheckedStream,
     DamagedError,
     DeflatedStream,
+    RandomAccess,
     StoredStream,
 )
 
@@ -39,7 +39,6 @@ _FULL16, _FULL32 = 0xFFFF, 0xFFFFFFFF  # "the real number is elsewhere"
 _ENCRYPTED, _PATCH, _STRONG = 1 << 0, 1 << 5, 1 << 6
 _UTF8 = 1 << 11
 _MASKED = 1 << 13
-_UNIX = 3  # the system whose file modes an entry carries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +54,8 @@ class ZipEnd:
 class ZipEntry:
     """One member as the directory describes it; every number is a claim.
 
-    ``mode``: its Unix file mode, 0 where it carries none.
+    ``mode``: its Unix file mode, 0 where it carries none. It is taken from members made on other
+    systems, too, since some programs that extract do.
     """
 
     raw_name: bytes
@@ -69,7 +69,7 @@ class ZipEntry:
     mode: int
 
 
-def read_end(file: IO[bytes], file_bytes: int) -> ZipEnd:
+def read_end(file: RandomAccess, file_bytes: int) -> ZipEnd:
     """Where the directory is and how many entries it has; nothing of it is read.
 
     Raises DamagedError.
@@ -100,7 +100,7 @@ def read_end(file: IO[bytes], file_bytes: int) -> ZipEnd:
     return ZipEnd(n_entries=total, directory_offset=offset, directory_bytes=size)
 
 
-def _read_end64(file: IO[bytes], locator_offset: int) -> ZipEnd:
+def _read_end64(file: RandomAccess, locator_offset: int) -> ZipEnd:
     """The same of an archive with numbers beyond 32 bits (zip64)."""
     _, disk, end_offset, n_disks = _LOCATOR64.unpack(
         _read_at(file, locator_offset, _LOCATOR64.size)
@@ -121,7 +121,7 @@ def _read_end64(file: IO[bytes], locator_offset: int) -> ZipEnd:
     return ZipEnd(n_entries=total, directory_offset=offset, directory_bytes=size)
 
 
-def read_entries(file: IO[bytes], end: ZipEnd) -> tuple[ZipEntry, ...]:
+def read_entries(file: RandomAccess, end: ZipEnd) -> tuple[ZipEntry, ...]:
     """All entries. Memory is that of ``end.directory_bytes``: the caller limits it beforehand.
 
     Raises DamagedError unless the directory holds exactly the promised entries.
@@ -144,7 +144,7 @@ def _entry(directory: bytes, start: int) -> tuple[ZipEntry, int]:
     if len(directory) - start < _ENTRY.size:
         raise DamagedError("its directory is cut")
     fields = _ENTRY.unpack_from(directory, start)
-    magic, _, system, _, _, flags, method, _, _, crc = fields[:10]
+    magic, _, _, _, _, flags, method, _, _, crc = fields[:10]
     packed, size, name_bytes, extra_bytes, comment_bytes, disk, _, attributes, offset = fields[10:]
     name_start = start + _ENTRY.size
     extra_start = name_start + name_bytes
@@ -165,7 +165,7 @@ def _entry(directory: bytes, start: int) -> tuple[ZipEntry, int]:
         packed_bytes=packed,
         n_bytes=size,
         header_offset=offset,
-        mode=attributes >> 16 if system == _UNIX else 0,
+        mode=attributes >> 16,
     )
     if flags & _PATCH:
         raise DamagedError("a member is a patch of another file")
@@ -200,7 +200,7 @@ def _decoded(raw: bytes, flags: int) -> str:
         raise DamagedError("a member's name is no text") from error
 
 
-def data_span(file: IO[bytes], entry: ZipEntry, end: ZipEnd) -> tuple[int, int]:
+def data_span(file: RandomAccess, entry: ZipEntry, end: ZipEnd) -> tuple[int, int]:
     """Where a member's data starts and ends in the file, from its local header.
 
     Raises DamagedError where that header is missing, disagrees with the directory, or the data
@@ -221,7 +221,7 @@ def data_span(file: IO[bytes], entry: ZipEntry, end: ZipEnd) -> tuple[int, int]:
     return start, stop
 
 
-def open_entry(file: IO[bytes], entry: ZipEntry, end: ZipEnd) -> ByteStream:
+def open_entry(file: RandomAccess, entry: ZipEntry, end: ZipEnd) -> ByteStream:
     """The content of a member that is stored or deflated, and checked where it ends.
 
     Raises DamagedError as :func:`data_span` does.
@@ -236,7 +236,7 @@ def open_entry(file: IO[bytes], entry: ZipEntry, end: ZipEnd) -> ByteStream:
     return CheckedStream(stream, n_bytes=entry.n_bytes, crc=entry.crc)
 
 
-def _read_at(file: IO[bytes], offset: int, n_bytes: int) -> bytes:
+def _read_at(file: RandomAccess, offset: int, n_bytes: int) -> bytes:
     """``n_bytes`` at ``offset``, which must be there."""
     file.seek(offset)
     data = file.read(n_bytes)

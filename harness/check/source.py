@@ -7,13 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol
 
+from harness.check.archive import open_archive_source
 from harness.errors import DataError
 from harness.store import LOCAL_SUBMISSION, RunDirectory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
+    from harness.challenge.pairs import TaskPairs
     from harness.check.findings import Finding
 
 _MAX_FILES = 100_000
@@ -44,8 +46,10 @@ class FieldSource(Protocol):
 
 
 @contextmanager
-def open_source(path: Path, runs_dir: Path) -> Iterator[FieldSource]:
+def open_source(path: Path, runs_dir: Path, tasks: Sequence[TaskPairs]) -> Iterator[FieldSource]:
     """The fields of a folder, of a run (by its directory, or the id of a dry run) or of a zip.
+
+    Of a zip ``tasks`` tell how large its members may be.
 
     Raises DataError when ``path`` is none of these.
     """
@@ -55,6 +59,10 @@ def open_source(path: Path, runs_dir: Path) -> Iterator[FieldSource]:
         fields = RunDirectory(folder).fields_dir
         is_run = RunDirectory(folder).record_path.is_file()
         yield FolderSource(fields if is_run else folder, label=str(path))
+        return
+    if path.exists() or path.is_symlink():
+        with open_archive_source(path, tasks) as source:
+            yield source
         return
     raise DataError(f"{path}: expected a folder of fields, a run directory or a zip, found neither")
 

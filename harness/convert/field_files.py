@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import zipfile
 import zlib
 from contextlib import contextmanager
@@ -69,10 +70,9 @@ class FieldFile:
 
 def check_suffix(path: Path) -> None:
     """Raises FieldError for a file whose name no reader here knows, with the way to one."""
-    name = path.name.lower()
-    if name.endswith(SUFFIXES):
+    if path.name.endswith(SUFFIXES):
         return
-    hint = ""
+    name, hint = path.name.lower(), ""
     if name.endswith(_PICKLES):
         hint = (
             ". It is a pickle, which could run any code, and is not opened; where it was made, "
@@ -135,8 +135,16 @@ def _open_nifti(path: Path) -> FieldFile:
 
 
 def _nifti_values(path: Path) -> FloatArray:
-    image = nib.nifti1.Nifti1Image.from_filename(path)
-    values: FloatArray = np.asanyarray(image.dataobj)
+    try:
+        if path.name.endswith(".gz"):
+            # NiBabel stops at the last voxel, before the checksum, and damage would go unnoticed.
+            with gzip.open(path) as file:
+                image = nib.nifti1.Nifti1Image.from_bytes(file.read())
+        else:
+            image = nib.nifti1.Nifti1Image.from_filename(path)
+        values: FloatArray = np.asanyarray(image.dataobj)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise FieldError(f"expected a NIfTI file, found a damaged one ({error})") from error
     if not np.issubdtype(values.dtype, np.floating):
         raise FieldError(f"expected floating-point values, found {values.dtype}")
     return values

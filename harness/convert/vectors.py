@@ -40,7 +40,7 @@ def to_voxels(
     found = vectors.shape[1:]
     result = np.empty(vectors.shape, np.result_type(array, np.float32))
     for axis, n in enumerate(image_grid):
-        moved = vectors[axis] * convention.unit_vox(n)
+        moved = vectors[axis].astype(result.dtype) * convention.unit_vox(n)
         if convention.absolute:
             place = positions_vox(convention, found[axis], n) - (n - 1) / 2
             moved = moved.astype(np.float64) - _along(place, axis)

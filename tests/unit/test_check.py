@@ -118,11 +118,39 @@ def test_a_run_directory_and_the_id_of_a_run(site: Path) -> None:
     assert kinds("20261124-120000") == []
 
 
-@pytest.mark.parametrize("path", ["nothing", "tiny.yaml"])
-def test_what_is_neither_folder_nor_zip(site: Path, path: str) -> None:
-    done = harness("check", path)
-    assert isinstance(done.exception, HarnessError)
-    assert path in str(done.exception)
+def test_what_is_not_there(site: Path) -> None:
+    done = harness("check", "nothing")
+    assert isinstance(done.exception, DataError)
+    assert "nothing: expected a folder of fields, a run directory or a zip" in str(done.exception)
+
+
+def test_a_file_that_is_no_zip(site: Path) -> None:
+    done = harness("check", "tiny.yaml", "--format-only")
+    assert done.exit_code == 21
+    assert "archive" in done.stdout
+    assert "expected  a zip" in done.stdout
+
+
+def test_a_zip_is_checked_as_its_folder_is(site: Path) -> None:
+    zero()
+    assert harness("pack").exit_code == 0
+    assert kinds("submission.zip") == []
+    overwrite(FIELDS[0], np.zeros((3, 8, 6, 10), np.float32))
+    Path("submission", FIELDS[3]).unlink()
+    assert harness("pack", "--force").exit_code == 0
+    assert kinds("submission.zip") == kinds("submission") != []
+
+
+def test_a_zip_without_a_file_at_its_top(site: Path) -> None:
+    folder = zero()
+    with zipfile.ZipFile("bare.zip", "w") as archive:
+        for name in FIELDS:
+            archive.write(folder / name, name)
+    assert kinds("bare.zip") == [(None, "no_dummy")]
+    assert "harness pack" in harness("check", "bare.zip", "--format-only").stdout
+    with zipfile.ZipFile("bare.zip", "a") as archive:
+        archive.writestr("anything", b"")
+    assert kinds("bare.zip") == []
 
 
 def test_no_data_no_check(site: Path) -> None:

@@ -219,6 +219,14 @@ def test_a_half_torch_flow_keeps_its_place_on_the_half_grid(convention: FieldCon
     assert np.abs(stored - expected)[inner].max() < 1e-9
 
 
+def test_half_precision_is_lost_where_it_is_stored_only() -> None:
+    """The product with the unit, 12.5 voxels along x, is not rounded to float16 again."""
+    flow = np.full((*GRID, 3), 0.3, np.float16)
+    vectors = to_voxels(flow, grid_sample(align_corners=True), GRID, GRID)
+    assert vectors.dtype == np.float32
+    assert vectors[0, 0, 0, 0] == np.float32(float(np.float16(0.3)) * 12.5)
+
+
 # --- SimpleITK ----------------------------------------------------------------------------------
 
 

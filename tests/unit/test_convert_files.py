@@ -351,7 +351,11 @@ def _two_arrays(path: Path) -> None:
 
 
 def _saved(array: Array) -> Callable[[Path], object]:
-    return lambda path: np.save(path, array)
+    def save(path: Path) -> None:
+        with path.open("wb") as file:
+            np.save(file, array)
+
+    return save
 
 
 def _cut(path: Path) -> None:
@@ -362,6 +366,14 @@ def _cut(path: Path) -> None:
 def _cut_nifti(path: Path) -> None:
     nib.nifti1.Nifti1Image(np.zeros((*GRID, 3)), np.eye(4)).to_filename(path)
     path.write_bytes(path.read_bytes()[:-20])
+
+
+def _damaged_nifti(path: Path) -> None:
+    noise = np.random.default_rng(0).normal(size=(*GRID, 3))
+    nib.nifti1.Nifti1Image(noise, np.eye(4)).to_filename(path)
+    content = bytearray(path.read_bytes())
+    content[20_000:20_100] = bytes(100)
+    path.write_bytes(content)
 
 
 @pytest.mark.parametrize(
@@ -376,6 +388,8 @@ def _cut_nifti(path: Path) -> None:
         ("a.npz", _two_arrays, r"expected one array in the file, found 2 \(warp.npy, other.npy\)"),
         ("a.npz", _cut, "a damaged one"),
         ("a.nii.gz", _cut_nifti, "not a whole NIfTI file"),
+        ("a.nii.gz", _damaged_nifti, "expected a NIfTI file, found a damaged one"),
+        ("a.NPY", _saved(np.zeros((3, *GRID))), "expected a file that ends in one of .npy"),
         ("a.npy", _saved(np.zeros((3, *GRID), int)), "expected floating-point values, found int64"),
         ("a.npy", _saved(np.zeros((*GRID, 2))), r"found \(16, 12, 20, 2\)"),
         ("a.npy", _saved(np.zeros((3, 3, 3, 3))), r"found \(3, 3, 3, 3\)"),

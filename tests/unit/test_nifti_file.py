@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from harness.challenge import inflate
+from harness.challenge import field_file, inflate
 from harness.challenge.field import write_field
 from harness.challenge.field_file import max_file_bytes, read_field
 from harness.challenge.model import FieldDtype, FieldFormat, FieldSpec, Layout
@@ -307,6 +307,24 @@ def test_thousands_of_empty_members(packed_path: Path, either_inflater: None) ->
     )
     assert len(raw) < max_file_bytes(BIG_SPEC)
     assert "too many gzip members" in refusal(packed_path, raw, BIG_SPEC)
+
+
+def test_empty_blocks_without_an_end(
+    packed_path: Path, monkeypatch: pytest.MonkeyPatch, either_inflater: None
+) -> None:
+    """Of a file that is too large the header is read, but not by reading all of the file for it."""
+    sizes: list[int] = []
+
+    class Counted(inflate.FrugalFile):
+        def read(self, size: int, /) -> bytes:
+            data = super().read(size)
+            sizes.append(len(data))
+            return data
+
+    monkeypatch.setattr(field_file, "FrugalFile", Counted)
+    raw = gzip.compress(b"")[:10] + b"\0\0\0\xff\xff" * (1 << 20)
+    assert "expected at most" in refusal(packed_path, raw)
+    assert 0 < sum(sizes) < len(raw) / 4
 
 
 def test_empty_blocks(packed_path: Path) -> None:

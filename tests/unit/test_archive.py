@@ -1,0 +1,515 @@
+"""Uploaded zips: honest ones are read, hostile ones are told everything that is wrong with them."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import stat
+import struct
+import tempfile
+import zipfile
+import zlib
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from harness.challenge.archive import open_archive
+from harness.challenge.field_file import max_file_bytes, read_field
+from harness.errors import DataError, FieldError
+from tests.field_files import peak_bytes
+from tests.tiny import tiny_challenge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from _typeshed import ReadableBuffer
+
+    from harness.challenge.archive import FieldArchive
+
+SPEC = tiny_challenge().task("task_01").field
+FIELD: npt.NDArray[Any] = np.random.default_rng(0).normal(0, 5, SPEC.shape).astype(np.float16)
+NAMES = tuple(
+    PurePosixPath(f"task_0{task}/disp_000{n}_000{n + 1}.npz")
+    for task in (1, 2)
+    for n in range(1, 4)
+)
+EXPECTED = dict.fromkeys(NAMES, SPEC)
+FIRST = str(NAMES[0])
+
+
+def npz(array: npt.NDArray[Any] = FIELD) -> bytes:
+    file = io.BytesIO()
+    np.savez_compressed(file, array)
+    return file.getvalue()
+
+
+FILE = npz()
+
+
+def zipped(
+    *members: tuple[str | zipfile.ZipInfo, bytes], compression: int = zipfile.ZIP_DEFLATED
+) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def member(name: str, mode: int) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    info.create_system = 3
+    info.external_attr = mode << 16
+    return info
+
+
+HONEST = zipped(*((str(name), FILE) for name in NAMES), ("dummy.txt", b"x"))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "submission.zip"
+
+
+@contextmanager
+def opened(path: Path, raw: bytes) -> Iterator[FieldArchive]:
+    path.write_bytes(raw)
+    with open_archive(path, EXPECTED) as archive:
+        for problem in archive.problems:
+            for text in (problem.expected, problem.found, problem.fix):
+                assert text.isprintable()
+                assert 0 < len(text) < 400
+        yield archive
+
+
+def problems(path: Path, raw: bytes) -> list[str]:
+    with opened(path, raw) as archive:
+        return [problem.found for problem in archive.problems]
+
+
+# --- Honest archives ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_honest_archive(path: Path, compression: int) -> None:
+    raw = zipped(*((str(n), FILE) for n in NAMES), ("dummy.txt", b"x"), compression=compression)
+    with opened(path, raw) as archive:
+        assert archive.problems == ()
+        assert archive.names == (PurePosixPath("dummy.txt"), *NAMES)
+        for name in NAMES:
+            with archive.file(name) as copy:
+                assert copy.read_bytes() == FILE
+                assert np.array_equal(read_field(copy, SPEC), FIELD)
+                assert stat.S_IMODE(copy.parent.stat().st_mode) == 0o700
+            assert not copy.parent.exists()
+
+
+def test_folders_and_a_comment(path: Path) -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.mkdir("task_01")
+        archive.writestr(FIRST, FILE)
+        archive.comment = b"made by hand"
+    with opened(path, file.getvalue()) as found:
+        assert found.problems == ()
+        assert found.names == (NAMES[0],)
+
+
+def test_archive_written_as_a_stream(path: Path) -> None:
+    """Sizes behind the data and zip64 fields, as ``zip -r - .`` writes them into a pipe."""
+
+    class Pipe(io.RawIOBase):
+        def __init__(self) -> None:
+            self.raw = bytearray()
+
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: ReadableBuffer, /) -> int:
+            self.raw += bytes(data)
+            return len(bytes(data))
+
+    pipe = Pipe()
+    with (
+        zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open(FIRST, "w", force_zip64=True) as target,
+    ):
+        target.write(FILE)
+    with opened(path, bytes(pipe.raw)) as found, found.file(NAMES[0]) as copy:
+        assert found.problems == ()
+        assert copy.read_bytes() == FILE
+
+
+def directory_of(raw: bytes | bytearray) -> tuple[int, int]:
+    """Where the directory starts and ends; the fields in the archive have one each, too."""
+    end = raw.rindex(b"PK\5\6")
+    size, offset = struct.unpack_from("<2L", raw, end + 12)
+    assert offset + size == end
+    return offset, end
+
+
+def with_zip64_end(raw: bytes) -> bytes:
+    """The same archive, its end told in 64 bits, as beyond 65535 members or 4 GiB."""
+    start = raw.rindex(b"PK\5\6")
+    n, size, offset = struct.unpack_from("<HLL", raw, start + 10)
+    wide = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, n, n, size, offset)
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, start, 1)
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    return raw[:start] + wide + locator + end
+
+
+def test_zip64_end(path: Path) -> None:
+    with opened(path, with_zip64_end(HONEST)) as archive, archive.file(NAMES[0]) as copy:
+        assert archive.problems == ()
+        assert copy.read_bytes() == FILE
+
+
+def test_what_macos_adds(path: Path) -> None:
+    raw = zipped(
+        (FIRST, FILE), ("__MACOSX/task_01/._disp_0001_0002.npz", b"x"), ("task_01/.DS_Store", b"x")
+    )
+    with opened(path, raw) as archive:
+        (problem,) = archive.problems
+        assert problem.harmless
+        assert "2 files that a file manager left behind" in problem.found
+        assert archive.names == (NAMES[0],)
+
+
+@pytest.mark.parametrize("top", ["submission", "My fields (final)"])
+def test_common_top_folder(path: Path, top: str) -> None:
+    """One finding and not one for each field, whose content can still be checked."""
+    raw = zipped(*((f"{top}/{name}", FILE) for name in NAMES), (f"{top}/dummy.txt", b"x"))
+    with opened(path, raw) as archive:
+        (problem,) = archive.problems
+        assert problem.found == f"everything in a folder {top!r}"
+        assert not problem.harmless
+        assert archive.names == (PurePosixPath("dummy.txt"), *NAMES)
+        with archive.file(NAMES[0]) as copy:
+            assert copy.read_bytes() == FILE
+
+
+def test_a_task_folder_is_no_top_folder(path: Path) -> None:
+    assert problems(path, zipped((FIRST, FILE))) == []
+    assert problems(path, zipped(("elsewhere/a.npz", FILE))) == []
+
+
+# --- What is no archive -------------------------------------------------------------------------
+
+
+def test_paths_that_are_no_regular_file(tmp_path: Path) -> None:
+    (tmp_path / "real.zip").write_bytes(HONEST)
+    (tmp_path / "link.zip").symlink_to("real.zip")
+    (tmp_path / "broken.zip").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe.zip")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket.zip"))
+        for name, found in (
+            ("link.zip", "symbolic link"),
+            ("broken.zip", "symbolic link"),
+            ("pipe.zip", "folder, pipe or device"),
+            ("socket.zip", "cannot be read"),
+            ("missing.zip", "cannot be read"),
+            (".", "folder, pipe or device"),
+            ("/dev/zero", "folder, pipe or device"),
+        ):
+            with pytest.raises(DataError, match=found), open_archive(tmp_path / name, EXPECTED):
+                pass
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"x",
+        b"hello" * 1000,
+        b"\x1f\x8b" * 100,
+        b"PK\5\6",
+        HONEST[:-1],
+        HONEST[1:],
+        HONEST + b"x",
+    ],
+)
+def test_no_zip_file(path: Path, raw: bytes) -> None:
+    (found,) = problems(path, raw)
+    assert found.startswith("a damaged or truncated one")
+
+
+def test_every_cut(path: Path) -> None:
+    """Of a small archive, at every byte."""
+    raw = with_zip64_end(zipped((FIRST, b"x" * 10), ("b", b"y")))
+    for cut in range(len(raw)):
+        assert problems(path, raw[:cut])
+
+
+def test_parts_of_a_larger_archive(path: Path) -> None:
+    raw = bytearray(HONEST)
+    start = raw.rindex(b"PK\5\6")
+    raw[start + 4 : start + 8] = struct.pack("<2H", 1, 1)
+    assert "several files" in problems(path, bytes(raw))[0]
+
+
+# --- Members ------------------------------------------------------------------------------------
+
+BAD_NAMES = {
+    "/etc/passwd": "an absolute path",
+    "C:/windows/x.npz": "an absolute path",
+    "c:x.npz": "an absolute path",
+    "../x.npz": "leads outside",
+    "task_01/../../x.npz": "leads outside",
+    "task_01/..": "leads outside",
+    "task_01\\disp_0001_0002.npz": "a backslash",
+    "..\\x": "a backslash",
+    "a//b": "empty parts",
+    "./task_01/x": "empty parts",
+    "//": "an absolute path",
+    "task_01/\x1b[2Jx": "control characters",
+    "task_01/a\nb": "control characters",
+    "task_01/\u202egpj.npz": "control characters",
+    "x" * 300: "one of 300 bytes",
+    "d/" * 20 + "x": "a path of 21 parts",
+}
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_bad_name(path: Path, name: str) -> None:
+    with opened(path, zipped((FIRST, FILE), (name, b"x"))) as archive:
+        (problem,) = archive.problems
+        assert BAD_NAMES[name] in problem.found
+        assert archive.names == (NAMES[0],)
+
+
+def test_nul_in_a_name(path: Path) -> None:
+    """zipfile would cut the name there, and call the member ``task_01``."""
+    raw = zipped(("task_01xevil", b"x")).replace(b"task_01xevil", b"task_01\0evil")
+    assert problems(path, raw) == [r"control characters, or none at all: 'task_01\x00evil'"]
+
+
+def test_name_that_is_no_text(path: Path) -> None:
+    raw = zipped(("tüsk", b"x")).replace("tüsk".encode(), b"t\xff\xffsk")
+    assert "no text" in problems(path, raw)[0]
+
+
+@pytest.mark.parametrize(
+    ("mode", "found"),
+    [
+        (stat.S_IFLNK | 0o777, "a symbolic link"),
+        (stat.S_IFIFO | 0o644, "a device, pipe or socket"),
+        (stat.S_IFCHR | 0o644, "a device, pipe or socket"),
+        (stat.S_IFBLK | 0o644, "a device, pipe or socket"),
+        (stat.S_IFSOCK | 0o644, "a device, pipe or socket"),
+        (0o170000, "a device, pipe or socket"),
+        (stat.S_IFDIR | 0o755, "a folder under a file's name"),
+    ],
+)
+def test_special_file(path: Path, mode: int, found: str) -> None:
+    with opened(path, zipped((member(FIRST, mode), b"/etc/passwd"))) as archive:
+        assert [p.found for p in archive.problems] == [f"{found}: {FIRST!r}"]
+        assert archive.names == ()
+
+
+def test_folder_with_content(path: Path) -> None:
+    raw = zipped((member("task_01/", stat.S_IFDIR | 0o755), b"x"))
+    assert problems(path, raw) == ["a file under a folder's name: 'task_01/'"]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(
+    ("names", "left"),
+    [
+        ((FIRST, FIRST), 0),
+        (("x", "x"), 0),
+        (("task_01/a", "task_01/A"), 0),
+        (("task_01/a", "Task_01/b"), 1),
+        (("n\u0303.npz", "\u00f1.npz"), 0),
+        (("stra\u00dfe", "STRASSE"), 0),
+        (("task_01", "task_01/a"), 1),
+        (("task_01/a", "task_01"), 1),
+        (("a/", "a"), 0),
+    ],
+)
+def test_names_that_collide(path: Path, names: tuple[str, str], left: int) -> None:
+    files = [(name, b"") if name.endswith("/") else (name, b"x") for name in names]
+    with opened(path, zipped(*files)) as archive:
+        (problem,) = archive.problems
+        assert problem.expected == "names that differ, on any file system"
+        assert len(archive.names) == left
+
+
+def test_encrypted(path: Path) -> None:
+    raw = bytearray(zipped((FIRST, FILE)))
+    for place in (6, directory_of(raw)[0] + 8):
+        raw[place] |= 1
+    assert problems(path, bytes(raw)) == [f"an encrypted one: {FIRST!r}"]
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_compression(path: Path, compression: int) -> None:
+    raw = zipped((FIRST, FILE), compression=compression)
+    assert problems(path, raw) == [f"compression method {compression}: {FIRST!r}"]
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "task_01/A.ZIP", "x.tgz", "x.7z"])
+def test_archive_in_the_archive(path: Path, name: str) -> None:
+    raw = zipped((name, HONEST), ("task_01/disp.nii.gz", b"x"), (FIRST, FILE))
+    assert problems(path, raw) == [f"an archive in the archive: {name!r}"]
+
+
+def test_everything_at_once(path: Path) -> None:
+    """All that is wrong is told in one pass, and what is right can be read."""
+    raw = zipped(
+        ("../x", b""), ("/x", b""), ("a.zip", b""), (member("l", stat.S_IFLNK), b""), (FIRST, FILE)
+    )
+    with opened(path, raw) as archive:
+        assert len(archive.problems) == 4
+        assert archive.names == (NAMES[0],)
+
+
+def test_many_of_one_kind(path: Path) -> None:
+    found = problems(path, zipped(*((f"../{i}", b"") for i in range(500))))
+    assert len(found) == 6
+    assert found[-1] == "495 more of the kind"
+
+
+# --- Bombs --------------------------------------------------------------------------------------
+
+
+def test_thousands_of_members(path: Path) -> None:
+    raw = zipped(*((f"{i}", b"") for i in range(5000)))
+    assert problems(path, raw) == ["5000"]
+
+
+def test_directory_of_a_million_members(path: Path) -> None:
+    """Its entries would become objects of some gigabytes, were they read before being counted."""
+    start, end = directory_of(HONEST)
+    for n_entries, n_bytes, found in (
+        (10**6, end - start, "1000000"),
+        (10, 10**7, "a damaged or truncated one (a directory of 10000000 bytes)"),
+    ):
+        raw = HONEST[:start] + HONEST[start:end].ljust(n_bytes, b"x")
+        wide = struct.pack(
+            "<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, n_entries, n_entries, n_bytes, start
+        )
+        locator = struct.pack("<4sLQL", b"PK\6\7", 0, len(raw), 1)
+        narrow = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 2**16 - 1, 2**16 - 1, n_bytes, start, 0)
+        path.write_bytes(raw + wide + locator + narrow)
+
+        def look() -> list[str]:
+            with open_archive(path, EXPECTED) as archive:
+                return [problem.found for problem in archive.problems]
+
+        assert peak_bytes(look) < 1 << 20
+        assert look() == [found]
+
+
+def test_overlapping_members(path: Path) -> None:
+    """A kernel of zeros that every member shares, the next header quoted by the one before.
+
+    The way of the 42 kB that unpack to gigabytes without a nested archive (Fifield, WOOT 2019).
+    """
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    zeros = bytes(10_000)
+    kernel = packer.compress(zeros) + packer.flush()
+    crc = zlib.crc32(zeros)
+    names = [str(name).encode() for name in NAMES]
+    local = b""
+    for name in names:
+        local += struct.pack(
+            "<4s5H3L2H", b"PK\3\4", 20, 0, 8, 0, 0, crc, len(kernel), len(zeros), len(name), 0
+        )
+        local += name
+    directory, offset = b"", 0
+    for name in names:
+        shared = len(local) - offset - 30 - len(name) + len(kernel)
+        directory += struct.pack(
+            "<4s6H3L5H2L",
+            *(
+                b"PK\1\2",
+                20,
+                20,
+                0,
+                8,
+                0,
+                0,
+                crc,
+                shared,
+                len(zeros),
+                len(name),
+                0,
+                0,
+                0,
+                0,
+                0,
+                offset,
+            ),
+        )
+        directory += name
+        offset += 30 + len(name)
+    body = local + kernel
+    end = struct.pack(
+        "<4s4H2LH", b"PK\5\6", 0, 0, len(names), len(names), len(directory), len(body), 0
+    )
+    with opened(path, body + directory + end) as archive:
+        assert archive.names == ()
+        assert any("in the same bytes" in problem.found for problem in archive.problems)
+
+
+def test_two_entries_of_one_member(path: Path) -> None:
+    raw = zipped(("aaaa", FILE))
+    start, stop = directory_of(raw)
+    entry, end = raw[start:stop], bytearray(raw[stop:])
+    end[8:16] = struct.pack("<2HL", 2, 2, 2 * len(entry))
+    found = problems(path, raw[:start] + entry + entry.replace(b"aaaa", b"bbbb") + bytes(end))
+    assert any("disagree" in one for one in found)
+
+
+@pytest.mark.parametrize("claim", [None, 100, len(FILE), 2**32 - 2])
+def test_member_bomb(path: Path, claim: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zeros by the hundred megabytes where a field should be, whatever size they claim."""
+    monkeypatch.setattr(tempfile, "tempdir", str(path.parent))
+    zeros = bytes(100 << 20)
+    raw = bytearray(zipped((FIRST, zeros)))
+    if claim is not None:
+        for place in (22, directory_of(raw)[0] + 24):
+            raw[place : place + 4] = struct.pack("<L", claim)
+    with opened(path, bytes(raw)) as archive:
+
+        def extract() -> None:
+            with pytest.raises(FieldError), archive.file(NAMES[0]):
+                pass
+
+        assert archive.problems == () or claim == 2**32 - 2
+        assert peak_bytes(extract) < 2 << 20
+        assert list(path.parent.iterdir()) == [path]
+
+
+def test_total_size(path: Path) -> None:
+    """Far more is promised than fields take, in members that no pair expects."""
+    raw = bytearray(zipped(*((f"{i}", b"x") for i in range(5))))
+    place = raw.index(b"PK\1\2")
+    while place >= 0:
+        raw[place + 24 : place + 28] = struct.pack("<L", 1 << 30)
+        raw[place + 10 : place + 12] = struct.pack("<H", 8)
+        place = raw.find(b"PK\1\2", place + 1)
+    assert f"{5 << 30} bytes" in problems(path, bytes(raw))
+
+
+def test_oversize_field_says_what_it_may_be(path: Path) -> None:
+    raw = zipped((FIRST, bytes(max_file_bytes(SPEC) + 1)))
+    with opened(path, raw) as archive, pytest.raises(FieldError) as caught, archive.file(NAMES[0]):
+        pass
+    assert "is it at full resolution, or in double precision?" in str(caught.value)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_damaged_member(path: Path, compression: int) -> None:
+    raw = bytearray(zipped((FIRST, FILE), compression=compression))
+    raw[len(raw) // 2] ^= 0xFF
+    with opened(path, bytes(raw)) as archive:
+        assert archive.names == (NAMES[0],)
+        with pytest.raises(FieldError, match="intact member"), archive.file(NAMES[0]):
+            pass
