@@ -357,6 +357,14 @@ class Mount(_Model):
     target: Annotated[str, Field(pattern=r"^/[^:,]+$")]
     path: Pattern = "."
 
+    @model_validator(mode="after")
+    def _path_is_one_of_data(self) -> Mount:
+        if _names_in(self.path):
+            raise ValueError(f"expected path to name one file or folder, found {self.path!r}")
+        if self.source == "output" and PurePosixPath(self.path) != PurePosixPath():
+            raise ValueError("path is for source: data; the output folder is mounted whole")
+        return self
+
     @property
     def is_whole_data(self) -> bool:
         return self.source == "data" and PurePosixPath(self.path) == PurePosixPath()
@@ -372,6 +380,9 @@ class ContainerContract(_Model):
     def _one_output(cls, mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
         if [m.source for m in mounts].count("output") != 1:
             raise ValueError("expected exactly one mount with source: output")
+        targets = [m.target.rstrip("/") for m in mounts]
+        if twice := sorted({target for target in targets if targets.count(target) > 1}):
+            raise ValueError(f"expected a target each, found {twice[0]} twice")
         return mounts
 
 

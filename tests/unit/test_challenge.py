@@ -310,6 +310,25 @@ def test_two_output_mounts() -> None:
     assert "container.mounts: expected exactly one mount with source: output" in message
 
 
+@pytest.mark.parametrize(
+    ("mount", "told"),
+    [
+        ({"source": "data", "path": "img{fixed}.nii", "target": "/a"}, "name one file or folder"),
+        ({"source": "data", "path": "../secret", "target": "/a"}, "a path inside the folder"),
+        ({"source": "data", "target": "/l2r/test/"}, "found /l2r/test twice"),
+    ],
+)
+def test_mount_that_cannot_be(mount: Content, told: str) -> None:
+    message = refusal(lambda c: c["container"]["mounts"].append(mount))
+    assert "container.mounts" in message
+    assert told in message
+
+
+def test_output_is_mounted_whole() -> None:
+    message = refusal(lambda c: c["container"]["mounts"][1].update(path="fields"))
+    assert "container.mounts.1: path is for source: data" in message
+
+
 def test_no_output_mount() -> None:
     message = refusal(lambda c: c["container"]["mounts"].pop())
     assert "expected exactly one mount with source: output" in message
