@@ -11,12 +11,10 @@ import json
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path, PurePosixPath
-from string import Formatter
-from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import yaml
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -29,6 +27,7 @@ from pydantic import (
 )
 
 from harness.challenge.findings import did_you_mean, findings
+from harness.challenge.pattern import CSV_NAMES, FieldPattern, Pattern, names_in
 from harness.challenge.quantity import Bytes, Seconds
 from harness.challenge.strict_yaml import load_yaml
 from harness.errors import ChallengeError
@@ -67,79 +66,6 @@ class FieldDtype(StrEnum):
     @property
     def itemsize(self) -> int:
         return {FieldDtype.FLOAT16: 2, FieldDtype.FLOAT32: 4, FieldDtype.FLOAT64: 8}[self]
-
-
-class PatternValues(TypedDict):
-    """What a pattern's names stand for, for one pair.
-
-    ``fixed``, ``moving``: the case ids. The others only where the pairs come from a JSON file, of
-    whose image paths they are parts: ``./imagesTr/NLST_0111_0001.nii.gz`` has the modality 1, the
-    name ``NLST_0111_0001`` and the split ``Tr``.
-    """
-
-    fixed: int
-    moving: int
-    fixed_modality: int
-    moving_modality: int
-    fixed_name: str
-    moving_name: str
-    fixed_split: str
-    moving_split: str
-
-
-_CSV_NAMES = frozenset({"fixed", "moving"})
-_EXAMPLE = PatternValues(
-    fixed=1,
-    moving=2,
-    fixed_modality=0,
-    moving_modality=1,
-    fixed_name="case_0001_0000",
-    moving_name="case_0002_0001",
-    fixed_split="Tr",
-    moving_split="Tr",
-)
-
-
-def _names_in(pattern: str) -> set[str]:
-    return {name for _, name, _, _ in Formatter().parse(pattern) if name is not None}
-
-
-def _check_pattern(pattern: str) -> str:
-    """A relative file path with names of :class:`PatternValues` in braces."""
-    try:
-        names = _names_in(pattern)
-    except ValueError as error:
-        raise ValueError(f"{pattern!r} is not a valid pattern: {error}") from None
-    if unknown := names - set(_EXAMPLE):
-        further = ", ".join(f"{{{name}}}" for name in _EXAMPLE if name not in _CSV_NAMES)
-        raise ValueError(
-            f"{pattern!r} uses {{{min(unknown)}}}; known are {{fixed}} and {{moving}}, "
-            "the case ids, as in img{fixed:04d}.nii.gz, and where the pairs come from a JSON file "
-            + further
-            + did_you_mean(min(unknown), _EXAMPLE)
-        )
-    try:
-        path = PurePosixPath(pattern.format(**_EXAMPLE))
-    except (ValueError, IndexError, KeyError) as error:
-        raise ValueError(f"{pattern!r} is not a valid pattern: {error}") from None
-    if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"expected a path inside the folder, found {pattern!r}")
-    return pattern
-
-
-def _check_one_file_a_pair(pattern: str) -> str:
-    names = _names_in(pattern)
-    for name in ("fixed", "moving"):
-        if name not in names:
-            raise ValueError(
-                f"expected a path with {{fixed}} and {{moving}}, for pairs that share a case need "
-                f"a file each; {pattern!r} lacks {{{name}}}"
-            )
-    return pattern
-
-
-Pattern = Annotated[str, AfterValidator(_check_pattern)]
-FieldPattern = Annotated[Pattern, AfterValidator(_check_one_file_a_pair)]
 
 
 class PairsCsv(_Model):
@@ -323,7 +249,7 @@ class Task(_Model):
         if self.images is None:
             raise ValueError(f"task {self.name}: expected the key images, with fixed and moving")
         for pattern in self._patterns():
-            if too_much := _names_in(pattern) - _CSV_NAMES:
+            if too_much := names_in(pattern) - CSV_NAMES:
                 raise ValueError(
                     f"task {self.name}: {pattern!r} uses {{{min(too_much)}}}, which a CSV list of "
                     "pairs does not tell; it tells {fixed} and {moving}"
@@ -359,7 +285,7 @@ class Mount(_Model):
 
     @model_validator(mode="after")
     def _path_is_one_of_data(self) -> Mount:
-        if _names_in(self.path):
+        if names_in(self.path):
             raise ValueError(f"expected path to name one file or folder, found {self.path!r}")
         if self.source == "output" and PurePosixPath(self.path) != PurePosixPath():
             raise ValueError("path is for source: data; the output folder is mounted whole")

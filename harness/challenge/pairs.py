@@ -18,7 +18,8 @@ from harness.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from harness.challenge.model import Challenge, PatternValues, Task
+    from harness.challenge.model import Challenge, Task
+    from harness.challenge.pattern import PatternValues
 
 __all__ = ["MAX_CASE_ID", "Pair", "TaskPairs", "check_data", "is_present", "read_pairs"]
 
