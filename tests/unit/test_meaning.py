@@ -146,6 +146,7 @@ def test_a_finding_says_what_was_expected_found_and_what_to_change() -> None:
     assert "field = field[::-1]; field = field * (np.array(image_shape)" in finding.fix
     assert "image_shape is (72, 64, 72)" in finding.fix
     assert "Convention.GRID_SAMPLE" in finding.fix
+    assert "harness convert --from grid-sample" in finding.fix
 
 
 def test_a_field_on_the_image_grid_is_read_the_same_way() -> None:

@@ -37,6 +37,10 @@ PLUGIN_TIP = (
     "a method plugin may instead return DisplacementField(array=..., "
     "convention=Convention.GRID_SAMPLE) with the array still (X, Y, Z, 3)"
 )
+CONVERT_TIPS = {
+    FindingKind.NORMALISED: "for files as PyTorch has them: harness convert --from grid-sample",
+    FindingKind.LPS: "for files as ITK or ANTs write them: harness convert --from itk",
+}
 EXCHANGE_TIP = (
     "exchange the images where the method is called, the moving one is the one that is warped; "
     "or invert the field"
@@ -86,6 +90,7 @@ def fix(reading: Reading, evidence: Evidence) -> str:
         parts.append("here affine is that of the fixed image's file")
     if set(reading.kinds) == {FindingKind.NORMALISED, FindingKind.COMPONENTS_REVERSED}:
         parts.append(PLUGIN_TIP)
+    parts += [tip for kind, tip in CONVERT_TIPS.items() if kind in reading.kinds]
     if reading.layout is Layout.SWAPPED_XY:
         parts.append(MESHGRID_TIP)
     if FindingKind.DIRECTION_SWAPPED in reading.kinds:

@@ -84,12 +84,16 @@ def gather(
     *,
     fixed_mask: Image | None = None,
     pair: str | None = None,
+    likeness: Likeness | None = None,
 ) -> Evidence:
-    """Score every reading of a field. Parameters as in :func:`examine_meaning`."""
+    """Score every reading of a field. Parameters as in :func:`examine_meaning`.
+
+    ``likeness`` is that of the same images, for who asks about several fields of one pair.
+    """
     image_grid, field_grid = _grids(vectors_vox, fixed)
     stored = vectors_vox.astype(np.float32, copy=False)
     structure = look_at(stored, image_grid)
-    likeness = Likeness(fixed.array, moving.array, None if fixed_mask is None else fixed_mask.array)
+    likeness = likeness or make_likeness(fixed, moving, fixed_mask)
     points = likeness.points_vox
     samplers = _Samplers(stored, image_grid)
     as_stored = samplers[Layout.STORED].at(points)
@@ -123,6 +127,11 @@ def gather(
         spacing_mm=fixed.spacing_mm,
         n_points=points.shape[1],
     )
+
+
+def make_likeness(fixed: Image, moving: Image, fixed_mask: Image | None) -> Likeness:
+    """The images of a pair made ready for comparison: half of the work of judging a field."""
+    return Likeness(fixed.array, moving.array, None if fixed_mask is None else fixed_mask.array)
 
 
 def pool(evidences: Sequence[Evidence]) -> Evidence:
