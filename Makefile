@@ -19,7 +19,7 @@ BASE_OPTION := $(if $(BASE_IMAGE),--base-image '$(BASE_IMAGE)')
 WHAT := $(if $(CHALLENGE),--challenge '$(CHALLENGE)') $(if $(DATA),--data '$(DATA)')
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test lint format data doctor bench base-image clean
+.PHONY: help build run check pack test lint format data doctor bench base-image clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -30,6 +30,12 @@ build: $(VENV)/.method ## Set up everything and build the submission's image (EN
 run: $(VENV)/.method ## Dry-run the submission on test/: fields to submission/, the record to runs/
 	@$(HARNESS) phantom --if-empty --pairs $(PAIRS) $(WHAT)
 	@$(HARNESS) run --engine $(ENGINE) $(BASE_OPTION) $(WHAT) $(ARGS)
+
+check: $(VENV)/.run ## Say what is wrong with the fields in submission/, before you upload them
+	@$(HARNESS) check $(WHAT) $(ARGS)
+
+pack: $(VENV)/.run ## Make submission.zip of the fields in submission/, if they have no errors
+	@$(HARNESS) pack $(WHAT) $(ARGS)
 
 data: $(VENV)/.run ## Make phantom data in test/ and its truth in truth/ (PAIRS=, CHALLENGE=, DATA=)
 	@$(HARNESS) phantom --pairs $(PAIRS) $(WHAT)

@@ -330,7 +330,8 @@ def _engine_and_image(
 
 def _where_fields_are(record: RunRecord, submission: Path) -> str:
     if any(pair.field_sha256 is not None for pair in record.pairs):
-        return f"  fields  {submission}/"
+        next_step = "`harness check` says whether they mean what you think, then `harness pack`"
+        return f"  fields  {submission}/\n  next    {next_step}"
     return f"  fields  none; {submission}/ is as it was before this run"
 
 

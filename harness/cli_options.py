@@ -25,7 +25,12 @@ EngineArgument = Annotated[
         "auto: docker where a daemon answers, else process.",
     ),
 ]
-DataOption = Annotated[Path, typer.Option("--data", help="Folder with task_01/, task_02/, ...")]
+DataOption = Annotated[
+    Path,
+    typer.Option(
+        "--data", help="The challenge's data: task_01/, task_02/, ... or what its file says."
+    ),
+]
 TruthOption = Annotated[
     Path | None,
     typer.Option(

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from harness.challenge.field_file import (
     FieldState,
     check_field,
-    check_open_field,
     max_file_bytes,
+    read_open_field,
 )
 from harness.challenge.model import FieldFormat
 from harness.errors import FieldError, OutputError
@@ -96,7 +96,7 @@ def _collect(
 def _why_too_large(descriptor: int, name: str, spec: FieldSpec) -> str:
     """What its headers say: the full resolution, double precision, or just its size."""
     try:
-        check_open_field(descriptor, name, spec)
+        read_open_field(descriptor, name, spec)
     except FieldError as error:
         return str(error)
     return "expected a file that is finished, found one that changed while it was read"

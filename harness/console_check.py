@@ -12,16 +12,22 @@ from harness.console import err, out
 from harness.text import harmless
 
 if TYPE_CHECKING:
-    from harness.check.findings import Finding
+    from harness.check.findings import Finding, FindingKind
     from harness.check.report import CheckReport
 
+_MAX_KEYS = 6  # pairs of one finding that are named
 _STYLE = {Severity.ERROR: "red", Severity.WARNING: "yellow"}
 
 
 def show_check(report: CheckReport) -> None:
-    """Every finding, then a line a task."""
+    """Every finding, those that are alike together, then a line a task."""
+    alike: dict[tuple[str | None, FindingKind, str, str], list[Finding]] = {}
     for finding in (*report.errors, *report.warnings):
-        _show(finding)
+        task = _task_of(finding)
+        group = (task or finding.found, finding.kind, finding.expected, finding.fix)
+        alike.setdefault(group, []).append(finding)
+    for findings in alike.values():
+        _show(findings)
     for task in dict.fromkeys(pair.task for pair in report.pairs):
         states = [pair.state for pair in report.pairs if pair.task == task]
         out.print(f"[bold]{escape(task)}[/]: {_states(states)}")
@@ -40,17 +46,31 @@ def show_check_ending(report: CheckReport, *, to_stderr: bool) -> None:
         target.print(f"[green]nothing to object to[/]: {counts}{meaning}")
 
 
-def _show(finding: Finding) -> None:
-    style = _STYLE[finding.severity]
-    where = f"{escape(finding.pair)}: " if finding.pair else ""
-    kind = finding.kind.replace("_", " ")
-    out.print(f"[{style}]{finding.severity:<8}[/] {where}{kind}")
+def _task_of(finding: Finding) -> str | None:
+    return finding.pair.partition("/")[0] if finding.pair else None
+
+
+def _show(findings: list[Finding]) -> None:
+    """The first in full; of the others, which only differ in what was found, the pairs."""
+    first, *others = findings
+    style = _STYLE[first.severity]
+    where = f"{escape(first.pair)}: " if first.pair else ""
+    kind = first.kind.replace("_", " ")
+    out.print(f"[{style}]{first.severity:<8}[/] {where}{kind}")
+    keys = [finding.pair for finding in others if finding.pair]
     for name, text in (
-        ("expected", finding.expected),
-        ("found", finding.found),
-        ("try", finding.fix),
+        ("expected", first.expected),
+        ("found", first.found),
+        ("try", first.fix),
+        ("also in", _shortened(keys)),
     ):
-        out.print(f"  [dim]{name:<9}[/] {escape(harmless(text))}")
+        if text:
+            out.print(f"  [dim]{name:<9}[/] {escape(harmless(text))}")
+
+
+def _shortened(keys: list[str]) -> str:
+    rest = f" and {len(keys) - _MAX_KEYS} more (--json lists all)" if len(keys) > _MAX_KEYS else ""
+    return ", ".join(keys[:_MAX_KEYS]) + rest
 
 
 def _states(states: list[FieldState]) -> str:

@@ -34,7 +34,10 @@ def outline(challenge: Challenge) -> str:
 
 
 def docker_line(challenge: Challenge, *, image: str = "IMAGE") -> str:
-    """The run as `harness run` does it but for its witness, from the folder above ``test/``."""
+    """A run under the challenge's mounts, arguments and limits, from the folder above ``test/``.
+
+    `harness run` also drops capabilities and looks after time, output and log.
+    """
     limits = challenge.limits
     rows = [
         "docker run --rm --network none",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from harness import console
 from harness.challenge.field_file import FieldState
 from harness.challenge.model import load_challenge
-from harness.challenge.pairs import read_pairs
+from harness.challenge.pairs import check_data, read_pairs
 from harness.challenge.quantity import format_bytes
 from harness.check.check import check_fields
 from harness.check.pack import pack
@@ -33,7 +33,7 @@ def check(
 ) -> int:
     """The exit code."""
     rules = load_challenge(challenge)
-    tasks = read_pairs(rules, data)
+    tasks = check_data(rules, data) if meaning else read_pairs(rules, data)
     with open_source(path, runs, tasks) as source:
         report = _checked(rules, tasks, source, data if meaning else None)
     if as_json:
@@ -50,7 +50,7 @@ def pack_fields(
     """The exit code."""
     _refuse_to_overwrite(output, force=force)
     rules = load_challenge(challenge)
-    tasks = read_pairs(rules, data)
+    tasks = check_data(rules, data)
     with open_source(path, runs, tasks) as source:
         report = _checked(rules, tasks, source, data)
         show_check(report)

@@ -56,20 +56,18 @@ def read_field(path: Path, spec: FieldSpec) -> FloatArray:
 def check_field(path: Path, spec: FieldSpec) -> None:
     """As :func:`read_field`, without making the array: a run has no other use for NumPy, whose
     import takes 0.1 s."""
-    _check_finite(_read_values(path, spec))
+    values = _read_values(path, spec)
+    if not values.are_surely_finite():
+        values.vectors()
 
 
-def check_open_field(descriptor: int, name: str, spec: FieldSpec) -> None:
-    """The same of a file that is open, and stays so; ``name`` tells whether NIfTI is compressed.
+def read_open_field(descriptor: int, name: str, spec: FieldSpec) -> FloatArray:
+    """As :func:`read_field`, of a file that is open, and stays so, whatever its position; ``name``
+    tells whether NIfTI is compressed.
 
     Of a file that is too large the headers are read all the same: they say why it is.
     """
-    _check_finite(_read_open_values(descriptor, name, spec))
-
-
-def _check_finite(values: FieldValues) -> None:
-    if not values.are_surely_finite():
-        values.vectors()
+    return _read_open_values(descriptor, name, spec).vectors()
 
 
 def _read_values(path: Path, spec: FieldSpec) -> FieldValues:

@@ -11,12 +11,10 @@ import json
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path, PurePosixPath
-from string import Formatter
-from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import yaml
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -29,7 +27,9 @@ from pydantic import (
 )
 
 from harness.challenge.findings import did_you_mean, findings
+from harness.challenge.pattern import CSV_NAMES, FieldPattern, Pattern, names_in
 from harness.challenge.quantity import Bytes, Seconds
+from harness.challenge.strict_yaml import load_yaml
 from harness.errors import ChallengeError
 
 if TYPE_CHECKING:
@@ -66,79 +66,6 @@ class FieldDtype(StrEnum):
     @property
     def itemsize(self) -> int:
         return {FieldDtype.FLOAT16: 2, FieldDtype.FLOAT32: 4, FieldDtype.FLOAT64: 8}[self]
-
-
-class PatternValues(TypedDict):
-    """What a pattern's names stand for, for one pair.
-
-    ``fixed``, ``moving``: the case ids. The others only where the pairs come from a JSON file, of
-    whose image paths they are parts: ``./imagesTr/NLST_0111_0001.nii.gz`` has the modality 1, the
-    name ``NLST_0111_0001`` and the split ``Tr``.
-    """
-
-    fixed: int
-    moving: int
-    fixed_modality: int
-    moving_modality: int
-    fixed_name: str
-    moving_name: str
-    fixed_split: str
-    moving_split: str
-
-
-_CSV_NAMES = frozenset({"fixed", "moving"})
-_EXAMPLE = PatternValues(
-    fixed=1,
-    moving=2,
-    fixed_modality=0,
-    moving_modality=1,
-    fixed_name="case_0001_0000",
-    moving_name="case_0002_0001",
-    fixed_split="Tr",
-    moving_split="Tr",
-)
-
-
-def _names_in(pattern: str) -> set[str]:
-    return {name for _, name, _, _ in Formatter().parse(pattern) if name is not None}
-
-
-def _check_pattern(pattern: str) -> str:
-    """A relative file path with names of :class:`PatternValues` in braces."""
-    try:
-        names = _names_in(pattern)
-    except ValueError as error:
-        raise ValueError(f"{pattern!r} is not a valid pattern: {error}") from None
-    if unknown := names - set(_EXAMPLE):
-        further = ", ".join(f"{{{name}}}" for name in _EXAMPLE if name not in _CSV_NAMES)
-        raise ValueError(
-            f"{pattern!r} uses {{{min(unknown)}}}; known are {{fixed}} and {{moving}}, "
-            "the case ids, as in img{fixed:04d}.nii.gz, and where the pairs come from a JSON file "
-            + further
-            + did_you_mean(min(unknown), _EXAMPLE)
-        )
-    try:
-        path = PurePosixPath(pattern.format(**_EXAMPLE))
-    except (ValueError, IndexError, KeyError) as error:
-        raise ValueError(f"{pattern!r} is not a valid pattern: {error}") from None
-    if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"expected a path inside the folder, found {pattern!r}")
-    return pattern
-
-
-def _check_one_file_a_pair(pattern: str) -> str:
-    names = _names_in(pattern)
-    for name in ("fixed", "moving"):
-        if name not in names:
-            raise ValueError(
-                f"expected a path with {{fixed}} and {{moving}}, for pairs that share a case need "
-                f"a file each; {pattern!r} lacks {{{name}}}"
-            )
-    return pattern
-
-
-Pattern = Annotated[str, AfterValidator(_check_pattern)]
-FieldPattern = Annotated[Pattern, AfterValidator(_check_one_file_a_pair)]
 
 
 class PairsCsv(_Model):
@@ -322,7 +249,7 @@ class Task(_Model):
         if self.images is None:
             raise ValueError(f"task {self.name}: expected the key images, with fixed and moving")
         for pattern in self._patterns():
-            if too_much := _names_in(pattern) - _CSV_NAMES:
+            if too_much := names_in(pattern) - CSV_NAMES:
                 raise ValueError(
                     f"task {self.name}: {pattern!r} uses {{{min(too_much)}}}, which a CSV list of "
                     "pairs does not tell; it tells {fixed} and {moving}"
@@ -356,6 +283,14 @@ class Mount(_Model):
     target: Annotated[str, Field(pattern=r"^/[^:,]+$")]
     path: Pattern = "."
 
+    @model_validator(mode="after")
+    def _path_is_one_of_data(self) -> Mount:
+        if names_in(self.path):
+            raise ValueError(f"expected path to name one file or folder, found {self.path!r}")
+        if self.source == "output" and PurePosixPath(self.path) != PurePosixPath():
+            raise ValueError("path is for source: data; the output folder is mounted whole")
+        return self
+
     @property
     def is_whole_data(self) -> bool:
         return self.source == "data" and PurePosixPath(self.path) == PurePosixPath()
@@ -371,6 +306,9 @@ class ContainerContract(_Model):
     def _one_output(cls, mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
         if [m.source for m in mounts].count("output") != 1:
             raise ValueError("expected exactly one mount with source: output")
+        targets = [m.target.rstrip("/") for m in mounts]
+        if twice := sorted({target for target in targets if targets.count(target) > 1}):
+            raise ValueError(f"expected a target each, found {twice[0]} twice")
         return mounts
 
 
@@ -460,7 +398,7 @@ def challenge_text(source: str | Path) -> str:
 
 def parse_challenge(text: str, *, origin: str) -> Challenge:
     try:
-        content = yaml.safe_load(text)
+        content = load_yaml(text)
     except yaml.YAMLError as error:
         raise ChallengeError(f"challenge {origin}: not valid YAML: {error}") from error
     if not isinstance(content, dict):

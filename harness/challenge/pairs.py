@@ -16,7 +16,10 @@ from harness.challenge.pair_lists import MAX_CASE_ID, Listed, list_pairs
 from harness.errors import DataError
 
 if TYPE_CHECKING:
-    from harness.challenge.model import Challenge, PatternValues, Task
+    from collections.abc import Iterable, Iterator
+
+    from harness.challenge.model import Challenge, Task
+    from harness.challenge.pattern import PatternValues
 
 __all__ = ["MAX_CASE_ID", "Pair", "TaskPairs", "check_data", "is_present", "read_pairs"]
 
@@ -102,9 +105,19 @@ def check_data(challenge: Challenge, data_dir: Path) -> tuple[TaskPairs, ...]:
     """
     findings: list[str] = []
     found = _find_tasks(challenge, data_dir, findings)
+    findings += _absent_mounts(challenge, data_dir)
     _check_images(found, data_dir, findings)
     _raise_if_any(findings, data_dir)
     return found
+
+
+def _absent_mounts(challenge: Challenge, data_dir: Path) -> list[str]:
+    return [
+        f"{mount.path}: expected it in the data folder, for it is mounted at {mount.target}, "
+        "found none"
+        for mount in challenge.container.mounts
+        if mount.source == "data" and not (data_dir / mount.path).exists()
+    ]
 
 
 def _raise_if_any(findings: list[str], data_dir: Path) -> None:
@@ -129,9 +142,11 @@ def _find_tasks(challenge: Challenge, data_dir: Path, findings: list[str]) -> tu
     if not found:
         expected = ", ".join(_sign_of(task) for task in challenge.tasks)
         raise DataError(
-            f"data folder {data_dir}: expected at least one of {expected}, found none; "
-            "`make data` makes phantom data, or unpack the challenge's there"
+            f"data folder {data_dir}: expected at least one of {expected}, found none; unpack the "
+            "challenge's there, or make phantom data of a built-in one: "
+            f"`harness phantom --challenge {challenge.name}`"
         )
+    findings += _shared_names(found)
     return tuple(found)
 
 
@@ -157,18 +172,21 @@ def _check_image(data_dir: Path, path: PurePosixPath, task: Task) -> list[str]:
 
 def _read_task(task: Task, data_dir: Path, findings: list[str]) -> tuple[Pair, ...]:
     listed = list_pairs(task, data_dir, findings)
-    pairs = tuple(_make_pair(task, one, data_dir, findings) for one in listed)
+    return tuple(_make_pair(task, one, data_dir, findings) for one in listed)
+
+
+def _shared_names(tasks: Iterable[TaskPairs]) -> Iterator[str]:
+    """Findings about keys and fields that two pairs, of one task or of two, would share."""
     owners: dict[str, Pair] = {}
-    for pair in pairs:
+    for pair in (pair for found in tasks for pair in found.pairs):
         for name in (pair.key, *map(str, pair.field_names)):
             owner = owners.setdefault(name, pair)
             if owner is not pair:
-                findings.append(
-                    f"{task.name}: {owner.fixed} <- {owner.moving} and {pair.fixed} <- "
+                yield (
+                    f"{pair.task}: {owner.fixed} <- {owner.moving} and {pair.fixed} <- "
                     f"{pair.moving} would both be {name}; expected names that tell them apart, "
-                    "by the modalities perhaps"
+                    "by the modalities or the task perhaps"
                 )
-    return pairs
 
 
 def _make_pair(task: Task, listed: Listed, data_dir: Path, findings: list[str]) -> Pair:

@@ -8,6 +8,7 @@ from harness import __version__
 from harness.challenge.field_error import FieldFileError
 from harness.challenge.field_file import FieldState, read_field
 from harness.check.findings import Finding, FindingKind, Severity
+from harness.check.images import FieldsInImages
 from harness.check.names import match_names
 from harness.check.report import CheckedPair, CheckReport
 from harness.errors import FieldError
@@ -33,7 +34,8 @@ def check_fields(
     """Every finding about the fields of ``source``, in one pass.
 
     ``data_dir``: where the images are, to look at what the fields mean; None leaves that out.
-    ``on_progress`` is told the key of each pair whose file has been looked at.
+    ``on_progress`` is told the key of each pair whose file has been looked at, and then of each
+    that has been held against its images. Raises DataError for an image that cannot be read.
     """
     matched = match_names(tasks, source.names)
     findings = [*source.findings, *_about_the_zip(challenge, source), *matched.findings]
@@ -44,6 +46,12 @@ def check_fields(
             pairs.append(checked)
             findings += [problem] if problem is not None else []
             on_progress(pair.key)
+    if data_dir is not None:
+        in_images = FieldsInImages(
+            source=source, data_dir=data_dir, checked=pairs, on_progress=on_progress
+        )
+        for found in tasks:
+            findings += in_images.examine(found)
     return CheckReport(
         harness_version=__version__,
         source=source.label,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,8 @@ from harness.challenge.pairs import read_pairs
 from harness.execute import execute
 from harness.outline import docker_line
 from harness.phantom import write_phantoms
-from harness.plan import Plan
+from harness.plan import REFERENCE_IMAGE, Plan, WitnessChoice
+from harness.probe.trace import Placement
 from harness.store import RunDirectory, RunRecord, RunStatus
 from harness.timing import Flag
 from tests.editions import NAMES, tiny_edition, tiny_text, write_edition
@@ -51,8 +53,9 @@ def run(
     name: str,
     *changes: tuple[str, str],
     pairs: int = 2,
+    aside: Image | None = None,
 ) -> tuple[RunRecord, RunDirectory]:
-    """A run on the tiny grid."""
+    """A run on the tiny grid; ``aside``: with the witness in a container of this image."""
     write_edition(tmp_path / "test", name, pairs=pairs)
     (tmp_path / "tiny.yaml").write_text(tiny_text(name, *changes))
     challenge = tiny_edition(name, *changes)
@@ -63,6 +66,8 @@ def run(
         tasks=read_pairs(challenge, tmp_path / "test"),
         image=image,
         submission="team",
+        witness=WitnessChoice.AUTO if aside is None else WitnessChoice.SIDECAR,
+        witness_image=REFERENCE_IMAGE if aside is None else aside.reference,
     )
     run_dir = RunDirectory.create(tmp_path / "runs", "team")
     return execute(plan, engine, run_dir), run_dir
@@ -89,6 +94,19 @@ def test_plugin_in_the_reference_image(
         assert pair.inside_runtime_s == pytest.approx(pair.runtime_s, abs=0.05)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_witness_in_a_container_sees_the_top_folder_and_the_single_file(
+    engine: DockerEngine,
+    images: dict[str, Image],
+    reference_image: Image,
+    tmp_path: Path,
+    name: str,
+) -> None:
+    record, run_dir = run(engine, images[name], tmp_path, name, aside=reference_image)
+    check(record, run_dir)
+    assert record.witness.placement is Placement.SIDECAR
+
+
 @pytest.mark.parametrize("long_names", [False, True])
 def test_submission_of_2022(
     engine: DockerEngine, images: dict[str, Image], tmp_path: Path, long_names: bool
@@ -107,12 +125,13 @@ def test_submission_of_2022(
 def test_submission_of_lumir_prefetches_and_is_told_so(
     engine: DockerEngine, images: dict[str, Image], tmp_path: Path
 ) -> None:
-    """Two workers hold two pairs each, so all but the first were opened before their turn."""
+    """Two workers hold two pairs each, so pairs are opened before their turn: on a machine that
+    does other work, too, most of them."""
     record, run_dir = run(engine, images["lumir2024"], tmp_path, "lumir2024", pairs=6)
     check(record, run_dir)
     assert "loader: " in run_dir.log_path.read_text()
     early = {Flag.OVERLAPPED, Flag.PRELOADED}
-    assert all(early & set(pair.flags) for pair in record.pairs[1:])
+    assert sum(bool(early & set(pair.flags)) for pair in record.pairs[1:]) >= 3
     (task,) = record.tasks
     assert task.overlap_ratio is not None
     assert task.overlap_ratio > 1.2
@@ -167,6 +186,10 @@ def test_full_size_phantom_from_the_command_line(
     )
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
+    announced = re.findall(r"^ *[12]/2 +(\S+) +([0-9.]+) s$", done.stderr, re.MULTILINE)
+    for pair, (key, runtime_s) in zip(record["pairs"], announced, strict=True):
+        assert pair["key"] == key
+        assert pair["runtime_s"] == pytest.approx(float(runtime_s), abs=0.01)
     assert record["challenge"] == name
     assert [pair["field_state"] for pair in record["pairs"]] == ["valid", "valid"]
     assert all(pair["runtime_s"] > 0 for pair in record["pairs"])

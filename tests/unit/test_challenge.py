@@ -310,6 +310,25 @@ def test_two_output_mounts() -> None:
     assert "container.mounts: expected exactly one mount with source: output" in message
 
 
+@pytest.mark.parametrize(
+    ("mount", "told"),
+    [
+        ({"source": "data", "path": "img{fixed}.nii", "target": "/a"}, "name one file or folder"),
+        ({"source": "data", "path": "../secret", "target": "/a"}, "a path inside the folder"),
+        ({"source": "data", "target": "/l2r/test/"}, "found /l2r/test twice"),
+    ],
+)
+def test_mount_that_cannot_be(mount: Content, told: str) -> None:
+    message = refusal(lambda c: c["container"]["mounts"].append(mount))
+    assert "container.mounts" in message
+    assert told in message
+
+
+def test_output_is_mounted_whole() -> None:
+    message = refusal(lambda c: c["container"]["mounts"][1].update(path="fields"))
+    assert "container.mounts.1: path is for source: data" in message
+
+
 def test_no_output_mount() -> None:
     message = refusal(lambda c: c["container"]["mounts"].pop())
     assert "expected exactly one mount with source: output" in message
@@ -372,6 +391,15 @@ def test_yaml_that_is_no_mapping(text: str, found: str) -> None:
 def test_yaml_cannot_build_objects() -> None:
     with pytest.raises(ChallengeError, match="not valid YAML"):
         parse_challenge("!!python/object/apply:os.getcwd []", origin="odd.yaml")
+
+
+def test_key_that_stands_twice_is_refused_with_its_line() -> None:
+    """YAML takes the last and says nothing, so a limit would not apply."""
+    text = YAML.replace("limits:\n", "limits:\n  memory: 1GiB\n")
+    with pytest.raises(ChallengeError) as caught:
+        parse_challenge(text, origin="twice.yaml")
+    assert "the key 'memory' stands twice" in str(caught.value)
+    assert f"line {text.splitlines().index('  memory: 2GiB') + 1}" in str(caught.value)
 
 
 def test_missing_file_names_the_built_in_ones(tmp_path: Path) -> None:

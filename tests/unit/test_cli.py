@@ -15,6 +15,7 @@ from harness import cli, console, errors
 from harness.probe.realtime import Precision
 from harness.store import RunDirectory, RunStatus
 from harness.timing import ADVICE, Flag
+from tests.editions import write_edition
 from tests.tiny import ZERO, write_challenge, write_data, write_image, write_method
 from tests.unit.test_store import RECORD
 
@@ -278,3 +279,21 @@ def test_every_precision_of_the_witness_is_told(
     console.show_ending(record, [], RunDirectory(tmp_path), to_stderr=False)
     text = " ".join(capsys.readouterr().out.split())
     assert f"{precision.worst_error_s * 1000:.0f} ms off" in text
+
+
+def test_phantom_of_an_edition_leaves_data_that_is_there_alone(tmp_path: Path) -> None:
+    """What counts is the edition's own data, not another's in the same folder."""
+    write_edition(tmp_path / "test", "learn2reg2022")
+    before = sorted(tmp_path.rglob("*"))
+    done = harness("phantom", "--if-empty", "--challenge", "learn2reg2022", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = harness("phantom", "--challenge", "learn2reg2022", cwd=tmp_path)
+    assert done.returncode == errors.DataError.exit_code
+    assert "test/NLST_dataset.json is there already" in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_phantom_of_ones_own_challenge_cannot_be_made(team: Path) -> None:
+    done = harness("phantom", "--challenge", "tiny.yaml", "--data", "other/test", cwd=team)
+    assert done.returncode == errors.DataError.exit_code
+    assert "none can be made for challenge tiny.yaml, only for learn2reg2021" in done.stderr

@@ -124,6 +124,15 @@ def test_validate_with_data_that_does_not_fit(tmp_path: Path) -> None:
     assert "expected grid (16, 12, 20) for task_01, found (16, 12, 21)" in done.stderr
 
 
+def test_validate_with_data_that_lacks_what_is_mounted(tmp_path: Path) -> None:
+    mount = "    - {source: data, path: list.json, target: /list.json}\n"
+    (tmp_path / "mine.yaml").write_text(YAML.replace("  mounts:\n", "  mounts:\n" + mount))
+    write_data(tmp_path / "test")
+    done = challenge("validate", "mine.yaml", "--data", "test", cwd=tmp_path)
+    assert done.returncode == errors.DataError.exit_code
+    assert "list.json: expected it in the data folder, for it is mounted at /list" in done.stderr
+
+
 def test_validate_warns_of_what_is_perhaps_not_meant(tmp_path: Path) -> None:
     text = YAML.replace("title: First", "title: First\n    metrics: [dice, tre]").replace(
         "target: /l2r/test}", "target: /l2r/test, path: task_01}"

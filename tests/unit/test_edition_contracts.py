@@ -16,8 +16,12 @@ from harness.engine.process import ProcessEngine
 from harness.errors import ChallengeError
 from harness.execute import Progress, Step, execute
 from harness.plan import Plan
+from harness.probe.client import Probe
+from harness.probe.spec import WatchSpec
+from harness.probe.trace import Placement, Trace
 from harness.runner.settings import read_settings
 from harness.store import RunDirectory, RunRecord, RunStatus
+from harness.timing import Flag, time_pairs
 from tests.editions import NAMES, tiny_edition, tiny_text, write_edition
 from tests.tiny import write_method
 
@@ -95,21 +99,31 @@ def test_plugin_runs_under_each_edition(name: str, tmp_path: Path) -> None:
     assert written == FIELDS[name]
 
 
-def run_program(name: str, tmp_path: Path, program: str, *arguments: str) -> Path:
-    """A shipped submission in a working folder that looks like its container; its output folder."""
-    data = write_edition(tmp_path / "data", name, pairs=5)
+def run_program(name: str, tmp_path: Path, program: str, *arguments: str) -> Trace:
+    """A shipped submission in a working folder that looks like its container, witnessed."""
+    data = write_edition(tmp_path / "data", name, pairs=6)
     (tmp_path / "input").symlink_to(data)
     if name == "lumir2024":
         (tmp_path / "LUMIR_dataset.json").symlink_to(data / "LUMIR_dataset.json")
     (tmp_path / "output").mkdir()
-    subprocess.run(
-        [sys.executable, EXAMPLES / name / program, *arguments],
-        cwd=tmp_path,
-        check=True,
-        stdout=subprocess.DEVNULL,
-        env={"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"},
+    (found,) = read_pairs(tiny_edition(name), data)
+    watched = WatchSpec(
+        placement=Placement.HOST,
+        trace=tmp_path / "trace.jsonl",
+        data_dir=data,
+        output_dir=tmp_path / "output",
+        inputs=tuple(path for pair in found.pairs for path in pair.inputs),
+        fields=tuple(path for pair in found.pairs for path in pair.field_names),
     )
-    return tmp_path / "output"
+    with Probe(watched) as probe:
+        subprocess.run(
+            [sys.executable, EXAMPLES / name / program, *arguments],
+            cwd=tmp_path,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            env={"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"},
+        )
+        return probe.finish()
 
 
 @pytest.mark.parametrize(
@@ -123,13 +137,25 @@ def run_program(name: str, tmp_path: Path, program: str, *arguments: str) -> Pat
 def test_shipped_submissions_write_what_is_accepted(
     name: str, program: str, arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
-    output = run_program(name, tmp_path, program, *arguments)
+    run_program(name, tmp_path, program, *arguments)
+    output = tmp_path / "output"
     challenge = tiny_edition(name)
     (found,) = read_pairs(challenge, tmp_path / "data")
     expected = {pair.field_names["--long" in arguments].name for pair in found.pairs}
     assert {path.name for path in output.iterdir()} == expected
     for path in output.iterdir():
         assert not read_field(path, found.task.field).any()
+
+
+def test_loader_of_lumir_is_seen_to_prefetch(tmp_path: Path) -> None:
+    """PyTorch's own where it is installed, else the stand-in."""
+    trace = run_program("lumir2024", tmp_path, "infer.py")
+    (found,) = read_pairs(tiny_edition("lumir2024"), tmp_path / "data")
+    timings = time_pairs(found.pairs, trace)
+    assert trace.complete
+    assert all(timing.runtime_s is not None for timing in timings)
+    early = {Flag.OVERLAPPED, Flag.PRELOADED}
+    assert sum(bool(early & timing.flags) for timing in timings[1:]) >= 3
 
 
 def test_process_is_told_the_folder_that_holds_the_others(tmp_path: Path) -> None:

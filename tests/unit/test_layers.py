@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "compare": {"challenge", "machine", "store"},
     "spread": {"cache", "challenge", "machine", "store"},
     "repeat": {"engine", "execute", "plan", "probe", "store"},
-    "check": {"errors", "challenge", "store", "text"},
+    "check": {"errors", "challenge", "evaluate", "runner", "store", "text"},
     "export": {"errors", "challenge", "engine", "machine", "store", "timing"},
     "evaluate": {"errors", "challenge"},
     "convert": {"errors", "challenge", "evaluate"},

@@ -89,6 +89,16 @@ def test_the_first_list_that_is_not_empty_counts(tmp_path: Path) -> None:
     assert [pair.fixed_id for pair in pairs_of(folder)] == [2]
 
 
+def test_pairs_of_two_tasks_need_names_that_differ(tmp_path: Path) -> None:
+    images = ("a_0011_0000", "a_0011_0001")
+    folder = write_dataset(tmp_path, {"registration_val": [entry(*images)]}, images=images)
+    (folder / "Heart_dataset.json").write_text((folder / LIST).read_text())
+    second = JSON_TASK.replace("Lung", "Heart").lstrip("\n")
+    text = YAML[: YAML.index("  - &task")] + JSON_TASK.lstrip("\n") + second
+    with pytest.raises(DataError, match=r"Heart: .* would both be disp_0011_0011\.nii\.gz"):
+        check_data(parse_challenge(text, origin="two"), folder)
+
+
 def test_pairs_that_differ_in_modality_only_need_names_that_do(tmp_path: Path) -> None:
     images = ("a_0011_0000", "a_0011_0001", "a_0011_0002")
     rows = [entry(images[1], images[0]), entry(images[2], images[0])]
