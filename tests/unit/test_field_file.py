@@ -23,7 +23,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harness.challenge.field_file import max_file_bytes, read_field
-from harness.challenge.model import FieldDtype, FieldSpec, load_challenge
+from harness.challenge.model import FieldDtype, FieldSpec, Layout, load_challenge
 from harness.errors import FieldError
 from tests.field_files import field_refusal, peak_bytes
 from tests.tiny import HALF
@@ -305,15 +305,23 @@ def test_too_many_values(field_path: Path, n: int) -> None:
 # --- Content ------------------------------------------------------------------------------------
 
 
-OVERFLOW = "; float16 holds at most 65504: are they in voxels?"
+WHERE = "% of all, the first: component x at voxel (0, 0, 0)); "
+OVERFLOW = "float16 holds at most 65504: are they in voxels?"
+ZERO_BY_ZERO = "look for 0/0, such as the mean over an empty mask"
 
 
 @pytest.mark.parametrize(
     ("values", "found"),
     [
-        ((np.nan, np.nan, np.nan), "3 values that are NaN"),
-        ((np.inf, np.inf, -np.inf), "3 values that are infinite" + OVERFLOW),
-        ((np.nan, 1, np.inf), "1 values that are NaN and 1 values that are infinite" + OVERFLOW),
+        ((np.nan, np.nan, np.nan), f"3 values that are NaN (0.21 {WHERE}{ZERO_BY_ZERO}"),
+        ((np.inf, np.inf, -np.inf), f"3 values that are infinite (0.21 {WHERE}{OVERFLOW}"),
+        (
+            (np.nan, 1, np.inf),
+            (
+                "1 value that is NaN and 1 value that is infinite (0.14 "
+                f"{WHERE}{ZERO_BY_ZERO}; {OVERFLOW}"
+            ),
+        ),
     ],
 )
 @pytest.mark.parametrize("byte_order", "<>")
@@ -333,8 +341,24 @@ def test_infinity_beyond_half_precision(field_path: Path) -> None:
     array[0, 0, 0, 0] = np.inf
     np.savez_compressed(field_path, array)
     assert refusal(field_path, spec=spec) == (
-        "expected finite displacements, found 1 values that are infinite"
+        "expected finite displacements, found 1 value that is infinite "
+        f"(0.069 {WHERE}look for a division by 0"
     )
+
+
+@pytest.mark.parametrize("fortran", [False, True])
+@pytest.mark.parametrize("layout", Layout)
+def test_the_first_that_is_not_finite_is_told(
+    field_path: Path, layout: Layout, fortran: bool
+) -> None:
+    array = FIELD.copy()
+    array[1, 7, 5, 9] = np.nan
+    spec = SPEC
+    if layout is Layout.CHANNELS_LAST:
+        array = np.moveaxis(array, 0, -1)
+        spec = SPEC.model_copy(update={"layout": layout, "shape": array.shape})
+    np.savez(field_path, np.asfortranarray(array) if fortran else np.ascontiguousarray(array))
+    assert "the first: component y at voxel (7, 5, 9)" in refusal(field_path, spec=spec)
 
 
 CAST = "field.astype(np.float16)"
@@ -346,8 +370,8 @@ CAST = "field.astype(np.float16)"
         ("<f4", f"float32; {CAST}"),
         ("<f8", f"float64; {CAST}"),
         ("<i2", f"int16; whole numbers hold no parts of a voxel: {CAST}"),
-        ("|b1", "bool"),
-        ("<c8", "complex64"),
+        ("|b1", f"bool; is it a mask? {CAST}"),
+        ("<c8", "complex64; displacements are real numbers: field.real.astype(np.float16)"),
     ],
 )
 def test_wrong_dtype(field_path: Path, dtype: str, found: str) -> None:
@@ -360,7 +384,7 @@ def test_wrong_dtype_and_shape(field_path: Path) -> None:
     np.savez_compressed(field_path, np.moveaxis(FIELD, 0, -1).astype(np.float32))
     assert refusal(field_path) == (
         "expected dtype float16 and shape (3, 8, 6, 10), found float32 and (8, 6, 10, 3); "
-        f"{CAST}; components come first: np.moveaxis(field, -1, 0)"
+        f"components come first: np.moveaxis(field, -1, 0); {CAST}"
     )
 
 
@@ -368,7 +392,8 @@ def test_full_resolution(field_path: Path) -> None:
     np.savez_compressed(field_path, np.zeros((3, 16, 12, 20), np.float16))
     assert refusal(field_path) == (
         "expected shape (3, 8, 6, 10), found (3, 16, 12, 20); this is the full resolution, the "
-        "challenge wants half: scipy.ndimage.zoom(field, (1, 0.5, 0.5, 0.5), order=1)"
+        "challenge wants half: "
+        f"scipy.ndimage.zoom(field.astype(np.float32), (1, 0.5, 0.5, 0.5), order=1); {CAST}"
     )
 
 
