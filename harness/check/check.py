@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from harness import __version__
@@ -37,8 +38,11 @@ def check_fields(
     ``on_progress`` is told the key of each pair whose file has been looked at, and then of each
     that has been held against its images. Raises DataError for an image that cannot be read.
     """
-    matched = match_names(tasks, source.names)
-    findings = [*source.findings, *_about_the_zip(challenge, source), *matched.findings]
+    matched = match_names(tasks, source.names, source.refused)
+    findings = [*source.findings]
+    if source.names or not any(one.severity is Severity.ERROR for one in findings):
+        # Of what cannot be opened at all, nothing else is known.
+        findings += [*_about_the_zip(challenge, source), *matched.findings]
     pairs: list[CheckedPair] = []
     for found in tasks:
         for pair in found.pairs:
@@ -71,6 +75,8 @@ def _check_pair(
     if path is None:
         attempted = pair.task in matched.attempted
         state = FieldState.MISSING if attempted else FieldState.NOT_ATTEMPTED
+        if pair.key in matched.refused:
+            state = FieldState.INVALID
     else:
         try:
             with source.file(path) as file:
@@ -106,7 +112,8 @@ def _invalid(pair: Pair, error: FieldError) -> Finding:
 
 def _about_the_zip(challenge: Challenge, source: FieldSource) -> list[Finding]:
     dummy = challenge.upload.dummy_file
-    if dummy is None or not source.is_upload or any(len(n.parts) == 1 for n in source.names):
+    names = (*map(str, source.names), *source.refused)
+    if dummy is None or not source.is_upload or any(not re.search(r"[/\\]", n) for n in names):
         return []
     return [
         Finding(

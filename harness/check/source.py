@@ -38,6 +38,10 @@ class FieldSource(Protocol):
         """Every file, relative to the top, in the order of their names."""
 
     @property
+    def refused(self) -> tuple[str, ...]:
+        """Files that are there and cannot be used, by the names they have; ``findings`` say why."""
+
+    @property
     def findings(self) -> tuple[Finding, ...]:
         """What is wrong with the whole rather than with one field."""
 
@@ -64,7 +68,10 @@ def open_source(path: Path, runs_dir: Path, tasks: Sequence[TaskPairs]) -> Itera
         with open_archive_source(path, tasks) as source:
             yield source
         return
-    raise DataError(f"{path}: expected a folder of fields, a run directory or a zip, found neither")
+    raise DataError(
+        f"{path}: expected a folder of fields, a run or a zip, found no such file or folder, nor a "
+        f"run in {run.parent}/"
+    )
 
 
 class FolderSource:
@@ -72,6 +79,7 @@ class FolderSource:
     such folder, or far too much in it."""
 
     is_upload = False
+    refused: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
 
     def __init__(self, folder: Path, label: str | None = None) -> None:

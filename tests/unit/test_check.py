@@ -121,7 +121,10 @@ def test_a_run_directory_and_the_id_of_a_run(site: Path) -> None:
 def test_what_is_not_there(site: Path) -> None:
     done = harness("check", "nothing")
     assert isinstance(done.exception, DataError)
-    assert "nothing: expected a folder of fields, a run directory or a zip" in str(done.exception)
+    assert str(done.exception) == (
+        "nothing: expected a folder of fields, a run or a zip, found no such file or folder, nor a "
+        "run in runs/local/"
+    )
 
 
 def test_a_file_that_is_no_zip(site: Path) -> None:
@@ -129,6 +132,9 @@ def test_a_file_that_is_no_zip(site: Path) -> None:
     assert done.exit_code == 21
     assert "archive" in done.stdout
     assert "expected  a zip" in done.stdout
+    assert "found     not a zip at all" in done.stdout
+    assert "not attempted" not in done.stdout
+    assert "would be rejected: 1 error, no warnings" in done.stdout
 
 
 def test_a_zip_is_checked_as_its_folder_is(site: Path) -> None:
@@ -151,6 +157,15 @@ def test_a_zip_without_a_file_at_its_top(site: Path) -> None:
     with zipfile.ZipFile("bare.zip", "a") as archive:
         archive.writestr("anything", b"")
     assert kinds("bare.zip") == []
+
+
+def test_junk_alone_is_no_reason_for_doubt(site: Path) -> None:
+    folder = zero()
+    (folder / ".DS_Store").write_bytes(b"")
+    done = harness("check", "--format-only")
+    assert done.exit_code == 0
+    assert "would be accepted: 1 warning" in done.stdout
+    assert "probably" not in done.stdout
 
 
 def test_no_data_no_check(site: Path) -> None:
