@@ -39,14 +39,14 @@ def show_check_ending(report: CheckReport, *, to_stderr: bool) -> None:
     target = err if to_stderr else out
     n_errors, n_warnings = len(report.errors), len(report.warnings)
     counts = f"{_count(n_errors, 'error')}, {_count(n_warnings, 'warning')}"
+    meaning = "" if report.meaning_checked else " (format only: the images were not looked at)"
     if n_errors:
         target.print(f"[red]would be rejected[/]: {counts}")
     elif any(finding.kind.is_about_meaning for finding in report.warnings):
         target.print(f"[yellow]would be accepted, and is probably not what you meant[/]: {counts}")
     elif n_warnings:
-        target.print(f"[green]would be accepted[/]: {_count(n_warnings, 'warning')}")
+        target.print(f"[green]would be accepted[/]: {_count(n_warnings, 'warning')}{meaning}")
     else:
-        meaning = "" if report.meaning_checked else " (format only: the images were not looked at)"
         target.print(f"[green]nothing to object to[/]: {counts}{meaning}")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from harness import __version__
 from harness.challenge.field_error import FieldFileError
 from harness.challenge.field_file import FieldState, read_field
+from harness.challenge.model import FieldFormat
 from harness.check.findings import Finding, FindingKind, Severity
 from harness.check.images import FieldsInImages
 from harness.check.names import match_names
@@ -84,7 +85,7 @@ def _check_pair(
             state = FieldState.VALID
         except FieldError as error:
             state = FieldState.INVALID
-            problem = _invalid(pair, error)
+            problem = _invalid(pair, spec, error)
     return (
         CheckedPair(
             key=pair.key, task=pair.task, state=state, path=None if path is None else str(path)
@@ -93,13 +94,16 @@ def _check_pair(
     )
 
 
-def _invalid(pair: Pair, error: FieldError) -> Finding:
+def _invalid(pair: Pair, spec: FieldSpec, error: FieldError) -> Finding:
+    line = "np.savez_compressed(path, field)"
+    if spec.format is FieldFormat.NIFTI:
+        line = "nib.save(nib.Nifti1Image(field, np.eye(4)), path)"
     if isinstance(error, FieldFileError):
         kind, expected = FindingKind(error.problem.value), error.expected
-        found, fix = error.found, error.fix or "write the field again"
+        found, fix = error.found, error.fix or f"write it with {line}"
     else:
         kind, expected = FindingKind.UNREADABLE, "a field that can be read"
-        found, fix = str(error), "write the field again"
+        found, fix = str(error), "look at its permissions, and those of its folder"
     return Finding(
         severity=Severity.ERROR,
         kind=kind,

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol
 
+from harness.challenge.model import FieldFormat
 from harness.check.archive import open_archive_source
 from harness.errors import DataError
 from harness.store import LOCAL_SUBMISSION, RunDirectory
@@ -74,8 +75,13 @@ def open_source(path: Path, runs_dir: Path, tasks: Sequence[TaskPairs]) -> Itera
     )
 
 
+def _is_field(name: str) -> bool:
+    return name.endswith(tuple(suffix for kind in FieldFormat for suffix in kind.suffixes))
+
+
 class FolderSource:
-    """A folder of fields. Links are listed, and never followed. Raises DataError when there is no
+    """A folder of fields. Links are listed, and never followed; so is a folder that is called as a
+    field is. Raises DataError when there is no
     such folder, or far too much in it."""
 
     is_upload = False
@@ -94,9 +100,12 @@ class FolderSource:
         for parent, folders, files in os.walk(self._folder):
             here = Path(parent).relative_to(self._folder)
             links = [name for name in folders if Path(parent, name).is_symlink()]
+            # A folder that is called as a field is, which is told when it is to be read.
+            fields = [name for name in folders if name not in links and _is_field(name)]
+            folders[:] = [name for name in folders if name not in fields]
             if len(here.parts) >= _MAX_DEPTH:
                 raise DataError(f"{self.label}: expected fields, found folders {_MAX_DEPTH} deep")
-            for name in (*files, *links):
+            for name in (*files, *links, *fields):
                 count += 1
                 if count > _MAX_FILES:
                     raise DataError(

@@ -109,6 +109,24 @@ def test_an_empty_file_and_a_link(site: Path) -> None:
     ]
 
 
+def test_a_folder_in_the_place_of_a_field(site: Path) -> None:
+    """It was once told as missing."""
+    folder = zero()
+    for name in FIELDS[:2]:
+        (folder / name).unlink()
+        (folder / name).mkdir()
+    (folder / FIELDS[0] / "arr_0.npy").write_bytes(b"")
+    assert kinds() == [
+        ("task_01/0001_0001", "unreadable"),
+        ("task_01/0002_0002", "unreadable"),
+    ]
+    done = harness("check", "--format-only")
+    assert "found     a folder" in done.stdout
+    done = harness("pack", "--force")
+    assert isinstance(done.exception, OutputError)
+    assert not Path("submission.zip").exists()
+
+
 def test_a_run_directory_and_the_id_of_a_run(site: Path) -> None:
     run = site / "runs/local/20261124-120000"
     zero(str(run / "fields"))
