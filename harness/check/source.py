@@ -71,7 +71,7 @@ def open_source(path: Path, runs_dir: Path, tasks: Sequence[TaskPairs]) -> Itera
         return
     raise DataError(
         f"{path}: expected a folder of fields, a run or a zip, found no such file or folder, nor a "
-        f"run in {run.parent}/"
+        f"run in {runs_dir / LOCAL_SUBMISSION}/"
     )
 
 

@@ -136,11 +136,12 @@ def test_a_run_directory_and_the_id_of_a_run(site: Path) -> None:
     assert kinds("20261124-120000") == []
 
 
-def test_what_is_not_there(site: Path) -> None:
-    done = harness("check", "nothing")
+@pytest.mark.parametrize("path", ["nothing", "/nonexist"])
+def test_what_is_not_there(site: Path, path: str) -> None:
+    done = harness("check", path)
     assert isinstance(done.exception, DataError)
     assert str(done.exception) == (
-        "nothing: expected a folder of fields, a run or a zip, found no such file or folder, nor a "
+        f"{path}: expected a folder of fields, a run or a zip, found no such file or folder, nor a "
         "run in runs/local/"
     )
 
