@@ -93,7 +93,9 @@ def _by_itself(evidence: Evidence, exit_state: ExitState, exit_code: int) -> Ver
         return _unfinished(missing=missing, invalid=invalid, valid=valid)
     return Verdict(
         status=RunStatus.SUCCEEDED,
-        reason=f"all {valid} fields of the attempted tasks are valid",
+        reason=f"all {valid} fields of the attempted tasks are valid"
+        if valid != 1
+        else "the one field of the attempted tasks is valid",
         blame=None,
         warnings=(f"a child process {memory}",) if exit_state.out_of_memory else (),
     )

@@ -200,8 +200,8 @@ class DockerEngine:
 
 def _missing(reference: str, why: str) -> ImageMissing:
     return ImageMissing(
-        f"no image {reference}: {why}; build it with `make build`, or load an uploaded one with "
-        "`docker load -i <file>`"
+        f"no image {reference}: {why}; build it with `docker build -t {reference} FOLDER` (the "
+        "repository's own with `make build`), or load an uploaded one with `docker load -i FILE`"
     )
 
 

@@ -189,6 +189,13 @@ def test_what_cannot_begin(
     assert "Traceback" not in done.stderr
 
 
+def test_a_truth_folder_that_was_named_must_be_there(team: Path) -> None:
+    done = harness("run", "--challenge", "tiny.yaml", "--truth", "nope", cwd=team)
+    assert done.returncode == errors.DataError.exit_code
+    assert "truth folder nope: expected a folder, found none" in done.stderr
+    assert not (team / "runs").exists()
+
+
 @pytest.mark.parametrize("option", ["--truth", "--runs", "--submission"])
 def test_nothing_of_ours_may_lie_in_the_data_folder(team: Path, option: str) -> None:
     done = harness("run", "--challenge", "tiny.yaml", option, "test/inside", cwd=team)

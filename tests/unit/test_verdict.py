@@ -52,7 +52,7 @@ def test_success_blames_nobody() -> None:
 TABLE = {
     "not_attempted": (
         evidence(fields=(VALID, NOT_ATTEMPTED, NOT_ATTEMPTED)),
-        (RunStatus.SUCCEEDED, "all 1 fields of the attempted tasks are valid"),
+        (RunStatus.SUCCEEDED, "the one field of the attempted tasks is valid"),
     ),
     "nothing_attempted": (
         evidence(fields=(NOT_ATTEMPTED, NOT_ATTEMPTED)),
