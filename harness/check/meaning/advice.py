@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.check.findings import Finding, FindingKind, Severity
-from harness.check.meaning.decide import MAX_FOLDED_PERCENT, MIN_JUMP_SAMPLES, WILD_SHARE
+from harness.check.meaning.decide import MAX_FOLDED_PERCENT, WILD_SHARE
 from harness.check.meaning.stored import Layout
+from harness.check.meaning.structure import MIN_JUMP_SAMPLES
 from harness.check.meaning.undo import lines_to_undo
 
 if TYPE_CHECKING:

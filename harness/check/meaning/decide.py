@@ -24,13 +24,11 @@ MIN_BLOCKS = 24  # that bear witness; fewer, in a small image, may agree by chan
 MIN_BETTER_SHARE = 0.75  # of the blocks; chance is a third
 # Where only the size is in question, a registration that stops short looks much like a wrong unit.
 MIN_BETTER_SHARE_OF_SIZE = 0.8
-MIN_RIGHT_SIZE_SHARE = 0.45  # of the blocks want just this size; chance is a third
+MIN_RIGHT_SIZE_SHARE = 0.48  # of the blocks want just this size; chance is a third
 SIMPLER_WITHIN = 0.01  # of likeness: a reading of fewer mistakes is believed first
 BARE_GRID_REST = 0.02  # of the identity grid's own spread: nothing but the grid was stored
 
 WILD_SHARE = 0.5  # of the image's length, exceeded by 1 % of the samples
-MIN_ROUGHNESS = 0.5  # 1 is noise
-MIN_JUMP_SAMPLES = 2.0  # neighbours differ by more than twice their distance
 MAX_FOLDED_PERCENT = 20.0
 
 
@@ -113,9 +111,7 @@ def remarkable_shape(evidence: Evidence) -> FindingKind | None:
     structure = evidence.structure
     if (structure.large > WILD_SHARE * np.array(evidence.image_grid)).any():
         return FindingKind.WILD
-    ends = zip(evidence.image_grid, evidence.field_grid, strict=True)
-    sample_vox = max((n - 1) / max(m - 1, 1) for n, m in ends)
-    if structure.roughness > MIN_ROUGHNESS and structure.jump > MIN_JUMP_SAMPLES * sample_vox:
+    if evidence.folded_percent is None:
         return FindingKind.ROUGH
     return FindingKind.FOLDED if evidence.folded_percent > MAX_FOLDED_PERCENT else None
 
