@@ -243,6 +243,15 @@ def test_the_pairs_of_a_task_are_judged_together() -> None:
     assert "in all 3 pairs" in found.summary.found
 
 
+def test_the_layouts_of_a_reshaped_field_are_not_mixed_up_between_pairs() -> None:
+    """They share their kinds: pooled by kind alone, each hid the others."""
+    stored = np.ascontiguousarray(np.moveaxis(scene().field, 0, 3)).reshape(3, *HALF)
+    found = examine_task(pairs(stored, stored))
+    assert [f.kind for f in found.findings] == [FindingKind.RESHAPED] * 2
+    assert found.summary is not None
+    assert "field.reshape(42, 40, 42, 3)" in found.summary.fix
+
+
 def test_one_pair_that_went_wrong_does_not_accuse_a_task() -> None:
     truth = scene().field
     found = examine_task(pairs(truth, truth, truth, -truth))

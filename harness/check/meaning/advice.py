@@ -46,6 +46,9 @@ EXCHANGE_TIP = (
     "exchange the images where the method is called, the moving one is the one that is warped; "
     "or invert the field"
 )
+HALFWAY_TIP = (
+    "if the unit is right, the method stops at half of the way everywhere: regularise less"
+)
 MESHGRID_TIP = 'np.meshgrid exchanges x and y unless it is told indexing="ij"'
 
 
@@ -91,6 +94,8 @@ def fix(reading: Reading, evidence: Evidence) -> str:
         parts.append("here affine is that of the fixed image's file")
     if set(reading.kinds) == {FindingKind.NORMALISED, FindingKind.COMPONENTS_REVERSED}:
         parts.append(PLUGIN_TIP)
+    if reading.kinds == (FindingKind.HALF_SIZE,):
+        parts.append(HALFWAY_TIP)
     parts += [tip for kind, tip in CONVERT_TIPS.items() if kind in reading.kinds]
     if reading.layout is Layout.SWAPPED_XY:
         parts.append(MESHGRID_TIP)

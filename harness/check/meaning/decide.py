@@ -127,16 +127,16 @@ def judge_task(evidences: Sequence[Evidence]) -> TaskVerdict:
     shared = best_reading(pool(asked)) if asked else None
     if shared is None:
         return TaskVerdict(verdicts=tuple(_judged_by(e, bare_grid(e)) for e in evidences))
-    name = shared.reading.name
+    key = shared.reading.key
     verdicts = []
     for evidence in evidences:
-        own = next((s for s in evidence.supports if s.reading.name == name), None)
+        own = next((s for s in evidence.supports if s.reading.key == key), None)
         fits = own is not None and own.score.value > evidence.stored.value
         verdicts.append(_judged_by(evidence, bare_grid(evidence) or (own if fits else None)))
     return TaskVerdict(
         verdicts=tuple(verdicts),
         shared=shared,
-        agreeing=sum(v.support is not None and v.support.reading.name == name for v in verdicts),
+        agreeing=sum(v.support is not None and v.support.reading.key == key for v in verdicts),
         asked=len(asked),
     )
 

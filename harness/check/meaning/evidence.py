@@ -141,10 +141,10 @@ def pool(evidences: Sequence[Evidence]) -> Evidence:
 
     At least one pair. What is not a score is that of the first.
     """
-    names = [{s.reading.name: s for s in e.supports} for e in evidences]
+    found = [{s.reading.key: s for s in e.supports} for e in evidences]
     supports = []
     for support in evidences[0].supports:
-        same = [found.get(support.reading.name) for found in names]
+        same = [its.get(support.reading.key) for its in found]
         present = [s for s in same if s is not None]
         if len(present) < len(evidences):
             continue
