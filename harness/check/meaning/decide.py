@@ -65,13 +65,16 @@ def judge(evidence: Evidence) -> Verdict:
 
 
 def best_reading(evidence: Evidence) -> Support | None:
-    """The reading that explains the pair best, if that is clear."""
-    convincing = [s for s in evidence.supports if is_convincing(evidence, s)]
+    """The reading that explains the pair best, if that is clear.
+
+    Where the best one does not convince, a worse one that does would be the wrong name.
+    """
+    best = max((s.score.value for s in evidence.supports), default=0.0)
+    close = [s for s in evidence.supports if s.score.value >= best - SIMPLER_WITHIN]
+    convincing = [s for s in close if is_convincing(evidence, s)]
     if not convincing:
         return None
-    best = max(s.score.value for s in convincing)
-    close = [s for s in convincing if s.score.value >= best - SIMPLER_WITHIN]
-    return min(close, key=lambda s: (len(s.reading.kinds), -s.score.value))
+    return min(convincing, key=lambda s: (len(s.reading.kinds), -s.score.value))
 
 
 def is_convincing(evidence: Evidence, support: Support) -> bool:
