@@ -29,6 +29,7 @@ _VERSIONS = ((1, 0), (2, 0), (3, 0))
 _SHOWN_NAMES = 4
 _MAX_AXES = 32  # of NumPy 1; NumPy 2 has room for 64
 _MAX_LENGTH = (1 << 63) - 1  # of an axis; Python refuses to print numbers that are far longer
+_NAMES_READ = ("arr_0.npy", "arr_0")  # what the evaluation, np.load(path)["arr_0"], finds
 _KEYS = {"descr", "fortran_order", "shape"}
 # What an array's header is made of. Python's parser would warn of other texts, to standard error.
 _LITERALS = re.compile(r"""(?:[][{}(),:\s]|-?[0-9]+\b|True\b|False\b|'[^'\\]*'|"[^"\\]*")*+""")
@@ -73,6 +74,12 @@ def _only_entry(file: RandomAccess, end: ZipEnd) -> ZipEntry:
         raise unreadable(expected="an array anybody can read", found="an encrypted one")
     if entries[0].method not in (STORED, DEFLATED):
         raise unreadable(expected="an array stored or deflated", found="another compression")
+    if entries[0].raw_name.decode("latin-1") not in _NAMES_READ:
+        raise unreadable(
+            expected="the array under NumPy's own name arr_0",
+            found=shown(repr(entries[0].name.removesuffix(".npy"))),
+            fix="np.savez_compressed(path, field), without a keyword",
+        )
     return entries[0]
 
 

@@ -117,7 +117,7 @@ def test_what_numpy_writes(field_path: Path, save: Callable[..., None]) -> None:
     ids=["c", "fortran", "big_endian", "big_endian_fortran"],
 )
 def test_memory_layouts(field_path: Path, array: Array) -> None:
-    np.savez_compressed(field_path, field=array)
+    np.savez_compressed(field_path, array)
     assert np.array_equal(read_field(field_path, SPEC), FIELD)
 
 
@@ -423,6 +423,25 @@ def test_two_arrays(field_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("key", ["field", "arr_1", "arr_0.npy", "ARR_0"])
+def test_array_of_another_name(field_path: Path, key: str) -> None:
+    """The evaluation reads ``np.load(path)["arr_0"]``: a field saved by a keyword was told to be
+    valid, and ended the evaluation in a KeyError."""
+    np.savez_compressed(field_path, **{key: FIELD})  # type: ignore[arg-type]
+    assert refusal(field_path) == (
+        f"expected the array under NumPy's own name arr_0, found '{key}'; "
+        "np.savez_compressed(path, field), without a keyword"
+    )
+
+
+@pytest.mark.parametrize("name", ["arr_0.npy", "arr_0"])
+def test_names_that_numpy_knows_the_array_by(field_path: Path, name: str) -> None:
+    with zipfile.ZipFile(field_path, "w") as archive:
+        archive.writestr(name, npy(FIELD))
+    assert np.array_equal(np.load(field_path)["arr_0"], FIELD)
+    assert np.array_equal(read_field(field_path, SPEC), FIELD)
+
+
 def test_no_array(field_path: Path) -> None:
     assert "expected one array in the file, found 0" in refusal(field_path, zipped())
 
@@ -656,6 +675,6 @@ def test_message_does_not_repeat_a_long_name(tmp_path: Path) -> None:
         archive.writestr("A" * 30_000, b"x")
     path = tmp_path / "field.npz"
     path.write_bytes(file.getvalue().replace(b"AAAA", b"BAAA", 1))
-    with pytest.raises(FieldError, match="damaged") as caught:
+    with pytest.raises(FieldError, match="own name arr_0") as caught:
         read_field(path, SPEC)
     assert len(str(caught.value)) < 200
