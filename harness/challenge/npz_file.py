@@ -14,6 +14,7 @@ from harness.challenge.zip_directory import (
     STORED,
     ZipEnd,
     ZipEntry,
+    check_alone,
     open_entry,
     read_end,
     read_entries,
@@ -47,6 +48,7 @@ def open_npz(file: RandomAccess, file_bytes: int, spec: FieldSpec) -> OpenArray:
     """The file's one array, its headers checked. Raises FieldError and DamagedError."""
     end = read_end(file, file_bytes)
     entry = _only_entry(file, end)
+    check_alone(file, entry, end)
     stream = open_entry(file, entry, end)
     stored, header_bytes = _read_header(stream)
     layout = check_stored(stored, spec)

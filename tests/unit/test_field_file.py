@@ -304,6 +304,93 @@ def test_too_many_values(field_path: Path, n: int) -> None:
     refusal(field_path, zipped(npy_with(HEADER, data=FIELD.tobytes() + bytes(n))))
 
 
+# --- Two files in one ---------------------------------------------------------------------------
+
+
+def shifted(raw: bytes, n: int) -> bytes:
+    """A zip file's directory and end, told that ``n`` bytes are inserted before its member."""
+    start = raw.rindex(b"PK\x01\x02")
+    changed = bytearray(raw[start:])
+    changed[42:46] = struct.pack("<L", n)
+    changed[-6:-2] = struct.pack("<L", start + n)
+    return bytes(changed)
+
+
+def test_two_files_in_one(field_path: Path) -> None:
+    """np.load decides by the first bytes, we read from the end: of an array before the zip file it
+    read that, and we, and the check of the submission, another."""
+    other = npy(FIELD + np.float16(7))
+    with zipfile.ZipFile(field_path, "w") as archive:
+        archive.writestr("arr_0.npy", npy(FIELD))
+    raw = field_path.read_bytes()
+    member = raw[: raw.rindex(b"PK\x01\x02")]
+    for before in (other, zipped(other), b"x"):
+        file = before + member + shifted(raw, len(before))
+        field_path.write_bytes(file)
+        with zipfile.ZipFile(field_path) as archive:
+            assert archive.read("arr_0.npy") == npy(FIELD)
+        assert "other bytes come before its member" in refusal(field_path)
+
+
+def gapped(raw: bytes, gap: bytes) -> bytes:
+    """A zip file with other bytes between its member and its directory."""
+    start = raw.rindex(b"PK\x01\x02")
+    end = bytearray(raw[start:])
+    end[-6:-2] = struct.pack("<L", start + len(gap))
+    return raw[:start] + gap + bytes(end)
+
+
+@pytest.mark.parametrize("gap", [b"x", bytes(12), bytes(16), bytes(24), VALID])
+def test_bytes_between_member_and_directory(field_path: Path, gap: bytes) -> None:
+    streamed = patched(VALID, local={6: b"\x08"}, central={8: b"\x08"})
+    for raw in (VALID, streamed):
+        assert "other bytes lie between" in refusal(field_path, gapped(raw, gap))
+
+
+@pytest.mark.parametrize("signature", [b"", b"PK\7\x08"])
+@pytest.mark.parametrize("sizes", ["<2L", "<2Q"])
+def test_member_written_as_a_stream(field_path: Path, signature: bytes, sizes: str) -> None:
+    """Its checksum and sizes follow the data, in one of four forms."""
+    crc, packed, size = struct.unpack_from("<3L", VALID, 14)
+    streamed = patched(VALID, local={6: b"\x08", 14: bytes(12)}, central={8: b"\x08"})
+    told = signature + struct.pack("<L", crc) + struct.pack(sizes, packed, size)
+    field_path.write_bytes(gapped(streamed, told))
+    assert np.array_equal(read_field(field_path, SPEC), FIELD)
+    assert np.array_equal(np.load(field_path)["arr_0"], FIELD)
+    assert "other bytes lie between" in refusal(field_path, streamed)
+    assert "other bytes lie between" in refusal(field_path, gapped(VALID, told))
+
+
+@pytest.mark.parametrize("seekable", [True, False])
+@pytest.mark.parametrize("wide", [True, False])
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_what_zipfile_writes(
+    field_path: Path, seekable: bool, wide: bool, compression: int
+) -> None:
+    class Target(io.BytesIO):
+        def seekable(self) -> bool:
+            return seekable
+
+        def seek(self, offset: int, whence: int = 0, /) -> int:
+            if not seekable:
+                raise io.UnsupportedOperation("seek")
+            return super().seek(offset, whence)
+
+        def tell(self) -> int:
+            if not seekable:
+                raise io.UnsupportedOperation("tell")
+            return super().tell()
+
+    file = Target()
+    with (
+        zipfile.ZipFile(file, "w", compression) as archive,
+        archive.open("arr_0.npy", "w", force_zip64=wide) as target,
+    ):
+        target.write(npy(FIELD))
+    field_path.write_bytes(file.getvalue())
+    assert np.array_equal(read_field(field_path, SPEC), FIELD)
+
+
 # --- Content ------------------------------------------------------------------------------------
 
 
