@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from harness.challenge.field_file import max_file_bytes, read_field
 from harness.challenge.model import FieldDtype, FieldSpec, load_challenge
 from harness.errors import FieldError
-from tests.field_files import field_refusal, peak_bytes
+from tests.field_files import field_refusal, incomplete_deflate, peak_bytes
 from tests.tiny import HALF
 
 if TYPE_CHECKING:
@@ -568,6 +568,19 @@ def test_bzip2_and_lzma(field_path: Path) -> None:
     for compression in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
         raw = zipped(npy(FIELD), compression=compression)
         assert "stored or deflated" in refusal(field_path, raw)
+
+
+def test_stream_that_zlib_refuses(field_path: Path) -> None:
+    """A faster library than zlib, where it was installed, inflated it: whether the field was valid
+    depended on an optional package, and the evaluation could not read it."""
+    content = npy(FIELD)
+    told = struct.pack("<L", zlib.crc32(content)), struct.pack("<L", len(content))
+    raw = patched(
+        zipped(incomplete_deflate(content), compression=zipfile.ZIP_STORED),
+        local={8: b"\x08", 14: told[0], 22: told[1]},
+        central={10: b"\x08", 16: told[0], 24: told[1]},
+    )
+    assert "invalid literal/lengths set" in refusal(field_path, raw)
 
 
 def test_wrong_checksum(field_path: Path) -> None:
