@@ -243,6 +243,116 @@ def test_absurd_dimensions_of_nifti2(plain_path: Path, n: int) -> None:
     assert peak_bytes(lambda: refusal(plain_path, raw)) < 1 << 20
 
 
+# --- What the evaluation's reader refuses -------------------------------------------------------
+
+
+def loads(path: Path) -> bool:
+    """Does NiBabel, with which the evaluation reads, open it?"""
+    try:
+        values = nib.load(path).get_fdata()  # type: ignore[attr-defined]
+    except Exception:  # of many kinds; any ends the evaluation
+        return False
+    return np.array_equal(np.moveaxis(values, -1, 0), VECTORS)
+
+
+HALF_TURN = 3**-0.5
+
+
+@pytest.mark.parametrize(
+    ("quaternion", "codes", "is_right"),
+    [
+        ((0, 0, 0), (1, 0), True),
+        ((1, 0, 0), (1, 0), True),
+        ((HALF_TURN, HALF_TURN, HALF_TURN), (1, 0), True),
+        ((9, 0, 0), (1, 0), False),
+        ((math.inf, 0, 0), (2, 0), False),
+        ((0.8, 0.8, 0), (4, 0), False),
+        ((1.000001, 0, 0), (1, 0), False),
+        ((9, 0, 0), (1, 1), True),
+        ((9, 0, 0), (0, 0), True),
+        ((9, 0, 0), (1, -7), False),
+    ],
+)
+@pytest.mark.parametrize("version", [1, 2])
+def test_quaternion(
+    plain_path: Path,
+    quaternion: tuple[float, float, float],
+    codes: tuple[int, int],
+    is_right: bool,
+    version: int,
+) -> None:
+    """We use no affine, so a field was told to be valid that ended the evaluation in an error."""
+    parts = dict(zip(("quatern_b", "quatern_c", "quatern_d"), quaternion, strict=True))
+    changes: dict[str, Any] = {"qform_code": codes[0], "sform_code": codes[1], **parts}
+    raw = nifti(version=version, **changes)
+    plain_path.write_bytes(raw)
+    assert loads(plain_path) is is_right
+    if is_right:
+        assert np.array_equal(read_field(plain_path, SPEC), VECTORS)
+    else:
+        assert "expected a rotation (quatern_b" in refusal(plain_path, raw)
+
+
+def extended(*extensions: tuple[int, bytes], byte_order: Literal["<", ">"], version: int) -> bytes:
+    """A file with these sizes and contents before its values."""
+    parts = [struct.pack(f"{byte_order}2i", size, 6) + rest for size, rest in extensions]
+    place = 348 if version == 1 else 540
+    offset = place + 4 + len(b"".join(parts))
+    raw = nifti(version=version, byte_order=byte_order, vox_offset=offset)
+    return raw[:place] + b"\1\0\0\0" + b"".join(parts) + raw[place + 4 :]
+
+
+@pytest.mark.filterwarnings("ignore:Extension size is not a multiple")
+@pytest.mark.parametrize(
+    ("extensions", "is_right"),
+    [
+        ([], True),
+        ([(16, bytes(8))], True),
+        ([(32, bytes(24)), (16, bytes(8))], True),
+        ([(12, bytes(4)), (20, bytes(12))], True),
+        ([(8, b""), (8, b"")], True),
+        ([(0, bytes(8))], False),
+        ([(-16, bytes(8))], False),
+        ([(7, bytes(8))], False),
+        ([(2**31 - 16, bytes(8))], False),
+        ([(16, bytes(8)), (10_000, bytes(24))], False),
+    ],
+)
+@pytest.mark.parametrize("byte_order", "<>")
+@pytest.mark.parametrize("version", [1, 2])
+def test_sizes_of_extensions(
+    plain_path: Path,
+    extensions: list[tuple[int, bytes]],
+    is_right: bool,
+    byte_order: Literal["<", ">"],
+    version: int,
+) -> None:
+    """They were skipped unseen; NiBabel reads them one by one, and opens no file of others."""
+    raw = extended(*extensions, byte_order=byte_order, version=version)
+    plain_path.write_bytes(raw)
+    assert loads(plain_path) is is_right
+    if is_right:
+        assert np.array_equal(read_field(plain_path, SPEC), VECTORS)
+    else:
+        assert "expected extensions that end at byte" in refusal(plain_path, raw)
+
+
+@pytest.mark.parametrize("magic", [b"n+1\0", b"ni1\0"])
+def test_file_of_both_versions(plain_path: Path, magic: bytes) -> None:
+    """NiBabel looks for the first version's magic first, which lies among the second's numbers."""
+    raw = nifti(version=2, qform_code=int.from_bytes(magic, "little"), sform_code=1)
+    plain_path.write_bytes(raw)
+    assert not loads(plain_path)
+    assert "of both versions" in refusal(plain_path, raw)
+
+
+def test_cifti(plain_path: Path) -> None:
+    raw = nifti(version=2, intent_code=3001)
+    plain_path.write_bytes(raw)
+    assert not loads(plain_path)
+    assert "found a CIFTI one (intent 3001)" in refusal(plain_path, raw)
+
+
 # --- Sizes and damage ---------------------------------------------------------------------------
 
 
