@@ -210,10 +210,10 @@ def _overlap(first: ZipEntry, second: ZipEntry) -> ArchiveProblem:
 
 def top_folder(names: Iterable[PurePosixPath], expected: Iterable[PurePosixPath]) -> str | None:
     """The one folder that all fields lie in, where they would be right without it."""
-    wanted = set(expected)
-    there = [name for name in names if len(name.parts) > 1]
+    wanted, found = set(expected), set(names)
+    there = [name for name in found if len(name.parts) > 1]
     tops = {name.parts[0] for name in there}
-    if len(tops) != 1 or any(name in wanted for name in there):
+    if len(tops) != 1 or wanted & found:
         return None
     (top,) = tops
     return top if any(name.relative_to(top) in wanted for name in there) else None

@@ -213,6 +213,23 @@ def test_a_task_folder_is_no_top_folder(path: Path) -> None:
     assert problems(path, zipped(("elsewhere/a.npz", FILE))) == []
 
 
+def test_no_top_folder_beside_fields_at_the_top(path: Path) -> None:
+    """Where fields have no folder, a copy of them in one was read in their place, under their
+    names, and the zip was told to be in a folder."""
+    name = PurePosixPath("disp_0001_0002.npz")
+    other = npz(FIELD + np.float16(7))
+    path.write_bytes(zipped((str(name), FILE), (f"x/{name}", other)))
+    with open_archive(path, {name: SPEC}) as archive:
+        assert archive.problems == ()
+        assert archive.names == (name, "x" / name)
+        with archive.file(name) as copy:
+            assert copy.read_bytes() == FILE
+    path.write_bytes(zipped((f"x/{name}", FILE), ("dummy.txt", b"x")))
+    with open_archive(path, {name: SPEC}) as archive:
+        assert archive.names == (name, PurePosixPath("dummy.txt"))
+        assert [problem.found for problem in archive.problems] == ["everything in a folder 'x'"]
+
+
 # --- What is no archive -------------------------------------------------------------------------
 
 
