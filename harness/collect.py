@@ -7,6 +7,7 @@ size; each copy is validated where the submission cannot reach it.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import stat
@@ -25,10 +26,11 @@ from harness.challenge.model import FieldFormat
 from harness.errors import FieldError, OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from harness.challenge.model import FieldSpec
 
+_LOGGER = logging.getLogger(__name__)
 _COPY_BYTES = 1 << 20
 _FIELD_SUFFIXES = tuple(suffix for kind in FieldFormat for suffix in kind.suffixes)
 _MAX_DEPTH = 32  # folders in folders; some thousand make a path that no call takes any more
@@ -52,7 +54,10 @@ def collect_field(
     output_dir: Path, names: Sequence[PurePosixPath], fields_dir: Path, spec: FieldSpec
 ) -> CollectedField:
     """Copy one field, under the first of its names that is there, to its place below
-    ``fields_dir`` and validate the copy; an invalid one is kept."""
+    ``fields_dir`` and validate the copy; an invalid one is kept.
+
+    Raises OSError only where it is our own copy that cannot be written.
+    """
     for name in names:
         found = _collect(output_dir, name, fields_dir / name, spec)
         if found.state is not FieldState.MISSING:
@@ -77,29 +82,45 @@ def _collect(
             problem = "expected a regular file, found a folder, pipe or device"
             return CollectedField(state=FieldState.INVALID, problem=problem)
         if status.st_size > max_file_bytes(spec):
-            problem = _why_too_large(descriptor, field.name, spec)
+            problem = _why_too_large(descriptor, field, spec)
             return CollectedField(
                 state=FieldState.INVALID, problem=problem, modified_ns=modified_ns
             )
         digest = _copy(descriptor, destination, max_file_bytes(spec))
     finally:
         os.close(descriptor)
-    try:
-        check_field(destination, spec)
-    except FieldError as error:
-        return CollectedField(
-            state=FieldState.INVALID, problem=str(error), sha256=digest, modified_ns=modified_ns
-        )
-    return CollectedField(state=FieldState.VALID, sha256=digest, modified_ns=modified_ns)
+    fault = _fault(field, lambda: check_field(destination, spec))
+    return CollectedField(
+        state=FieldState.VALID if fault is None else FieldState.INVALID,
+        problem=fault,
+        sha256=digest,
+        modified_ns=modified_ns,
+    )
 
 
-def _why_too_large(descriptor: int, name: str, spec: FieldSpec) -> str:
-    """What its headers say: the full resolution, double precision, or just its size."""
+def _fault(field: PurePosixPath, examine: Callable[[], object]) -> str | None:
+    """What is wrong with a field's content; None where ``examine`` finds nothing.
+
+    The boundary of one field: whatever a file makes our own code do, it costs that field alone, and
+    neither the run's record nor the other fields.
+    """
     try:
-        read_open_field(descriptor, name, spec)
+        examine()
     except FieldError as error:
         return str(error)
-    return "expected a file that is finished, found one that changed while it was read"
+    except Exception as error:
+        _LOGGER.warning("%s: could not be examined", field, exc_info=True)
+        return (
+            f"could not be examined ({type(error).__name__}): expected a field that can be read; "
+            "write it again with np.savez_compressed or NiBabel"
+        )
+    return None
+
+
+def _why_too_large(descriptor: int, field: PurePosixPath, spec: FieldSpec) -> str:
+    """What its headers say: the full resolution, double precision, or just its size."""
+    fault = _fault(field, lambda: read_open_field(descriptor, field.name, spec))
+    return fault or "expected a file that is finished, found one that changed while it was read"
 
 
 def read_small_file(output_dir: Path, path: PurePosixPath, limit_bytes: int) -> bytes | None:

@@ -11,6 +11,7 @@ import pytest
 
 from harness.challenge.field import write_field
 from harness.challenge.field_file import FieldState, max_file_bytes
+from harness.challenge.model import FieldSpec, Layout
 from harness.collect import (
     CollectedField,
     TreeUse,
@@ -187,6 +188,44 @@ def test_the_copy_does_not_change_with_its_source(folders: Folders) -> None:
     with folders.field.open("r+b") as file:
         file.write(b"changed")
     assert folders.copy.read_bytes() == raw
+
+
+class Astonishing(FieldSpec):
+    """A contract that the reader of fields trips over, as it did over files nobody had thought of.
+
+    ``layout_of`` is the first that it asks, of any shape.
+    """
+
+    def layout_of(self, shape: tuple[int, ...]) -> Layout | None:
+        raise RecursionError(f"nobody had thought of {shape}")
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+def test_what_nobody_had_thought_of_costs_one_field(
+    folders: Folders, caplog: pytest.LogCaptureFixture, is_large: bool
+) -> None:
+    """A header of one array ended in a ValueError of Python's own, and with it the run: no record,
+    and none of the other fields, of a submission that had run for hours."""
+    folders.write()
+    if is_large:
+        with folders.field.open("wb") as file:
+            np.savez(file, np.zeros((3, *(8 * n for n in HALF))))
+    spec = Astonishing.model_validate(SPEC.model_dump())
+    found = collect_field(folders.output, [NAME], folders.root / "fields", spec)
+    assert found.state is FieldState.INVALID
+    assert "could not be examined (RecursionError)" in (found.problem or "")
+    assert found.modified_ns == folders.field.stat().st_mtime_ns
+    (logged,) = caplog.records
+    assert logged.levelname == "WARNING"
+    assert logged.exc_info is not None
+    assert str(NAME) in logged.getMessage()
+
+
+def test_our_own_full_disk_is_not_the_field_s_fault(folders: Folders) -> None:
+    folders.write()
+    (folders.root / "fields").touch()  # nothing can be written below it
+    with pytest.raises(OSError, match="fields"):
+        folders.collect()
 
 
 def test_refusals_leave_no_descriptor_open(folders: Folders) -> None:
