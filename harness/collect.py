@@ -11,11 +11,11 @@ import logging
 import os
 import shutil
 import stat
-from contextlib import suppress
+from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from harness.beneath import open_beneath, shown, walk
 from harness.challenge.field_file import (
     FieldState,
     check_field,
@@ -27,15 +27,13 @@ from harness.errors import FieldError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path, PurePosixPath
 
     from harness.challenge.model import FieldSpec
 
 _LOGGER = logging.getLogger(__name__)
 _COPY_BYTES = 1 << 20
 _FIELD_SUFFIXES = tuple(suffix for kind in FieldFormat for suffix in kind.suffixes)
-_MAX_DEPTH = 32  # folders in folders; some thousand make a path that no call takes any more
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +67,7 @@ def _collect(
     output_dir: Path, field: PurePosixPath, destination: Path, spec: FieldSpec
 ) -> CollectedField:
     try:
-        descriptor = _open_beneath(output_dir, field)
+        descriptor = open_beneath(output_dir, field)
     except FileNotFoundError:
         return CollectedField(state=FieldState.MISSING)
     except OSError as error:
@@ -126,7 +124,7 @@ def _why_too_large(descriptor: int, field: PurePosixPath, spec: FieldSpec) -> st
 def read_small_file(output_dir: Path, path: PurePosixPath, limit_bytes: int) -> bytes | None:
     """A file of at most ``limit_bytes``, under the same rules; None when there is none."""
     try:
-        descriptor = _open_beneath(output_dir, path)
+        descriptor = open_beneath(output_dir, path)
     except OSError:
         return None
     status = os.fstat(descriptor)
@@ -203,49 +201,32 @@ def _is_named_like_a_field(path: Path) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class TreeUse:
-    """``entries``: files and folders. ``too_deep``: there is more, further down than we look."""
+    """``entries``: files and folders. ``unseen``: the first that cannot be looked at, and why:
+    what lies there may be of any size. None when everything was seen."""
 
     used_bytes: int
     entries: int
-    too_deep: bool
+    unseen: str | None
 
 
 def tree_use(folder: Path, max_entries: int) -> TreeUse:
-    """What lies below a folder, as far as it can be seen while it changes.
+    """What lies below a folder while it changes.
 
-    Ends early past ``max_entries``. Folders count: a submission can make millions of them, too.
+    Ends early past ``max_entries``, and at what cannot be looked at. Folders count: a submission
+    can make millions of them, too.
     """
     used_bytes = entries = 0
-    too_deep = False
-    folders = [(folder, 0)]
-    while folders and entries <= max_entries:
-        current, depth = folders.pop()
-        too_deep = too_deep or depth > _MAX_DEPTH
-        if depth > _MAX_DEPTH:
-            continue
-        with suppress(OSError), os.scandir(current) as listing:
-            # gone, or not ours to look into: the next look will tell
-            for entry in listing:
-                entries += 1
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append((Path(entry.path), depth + 1))
-                used_bytes += entry.stat(follow_symlinks=False).st_blocks * 512
-                if entries > max_entries:
-                    break
-    return TreeUse(used_bytes=used_bytes, entries=entries, too_deep=too_deep)
-
-
-def _open_beneath(root: Path, path: PurePosixPath) -> int:
-    """A descriptor of ``root/path``, refusing links in every part of ``path``."""
-    folder = os.open(root, _FOLDER)
-    try:
-        for part in path.parts[:-1]:
-            deeper = os.open(part, _FOLDER, dir_fd=folder)
-            os.close(folder)
-            folder = deeper
-        return os.open(path.name, _FILE, dir_fd=folder)
-    finally:
-        os.close(folder)
+    unseen: str | None = None
+    with closing(walk(folder)) as everything:
+        for seen in everything:
+            if seen.unseen is not None:
+                unseen = f"{shown(seen.path)} ({seen.unseen})"
+                break
+            entries += 1
+            used_bytes += seen.used_bytes
+            if entries > max_entries:
+                break
+    return TreeUse(used_bytes=used_bytes, entries=entries, unseen=unseen)
 
 
 def _copy(descriptor: int, destination: Path, limit_bytes: int) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+from harness.beneath import walk
 from harness.challenge.field import write_field
 from harness.challenge.field_file import FieldState, max_file_bytes
 from harness.challenge.model import FieldSpec, Layout
@@ -22,7 +25,11 @@ from harness.collect import (
 )
 from tests.tiny import HALF, dig, tiny_challenge
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 SPEC = tiny_challenge().task("task_01").field
+_NOBODY = 65534
 NAME = PurePosixPath("task_01/disp_0001_0002.npz")
 
 
@@ -57,6 +64,20 @@ class Folders:
 @pytest.fixture
 def folders(tmp_path: Path) -> Folders:
     return Folders(tmp_path)
+
+
+@pytest.fixture
+def nobody_s_folder() -> Iterator[Path]:
+    """A folder of a user other than root, which no mode keeps out; the test runs as that user."""
+    user = os.geteuid() or _NOBODY
+    with tempfile.TemporaryDirectory(prefix="harness-test-") as name:
+        os.chown(name, user, -1)
+        before = os.geteuid()
+        os.seteuid(user)
+        try:
+            yield Path(name)
+        finally:
+            os.seteuid(before)
 
 
 # --- One field ----------------------------------------------------------------------------------
@@ -269,7 +290,7 @@ def test_no_small_file(folders: Folders, kind: str) -> None:
 
 
 def test_use_of_a_folder_is_what_lies_on_the_disk(tmp_path: Path) -> None:
-    assert tree_use(tmp_path, 100) == TreeUse(used_bytes=0, entries=0, too_deep=False)
+    assert tree_use(tmp_path, 100) == TreeUse(used_bytes=0, entries=0, unseen=None)
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "deep" / "er" / "file").write_bytes(bytes(100_000))
     with (tmp_path / "sparse").open("wb") as file:
@@ -277,7 +298,7 @@ def test_use_of_a_folder_is_what_lies_on_the_disk(tmp_path: Path) -> None:
     use = tree_use(tmp_path, 100)
     assert 100_000 <= use.used_bytes < 200_000
     assert use.entries == 4
-    assert not use.too_deep
+    assert use.unseen is None
 
 
 def test_use_of_a_folder_follows_no_link(tmp_path: Path) -> None:
@@ -295,7 +316,7 @@ def test_use_of_a_folder_follows_no_link(tmp_path: Path) -> None:
 
 
 def test_use_of_nothing(tmp_path: Path) -> None:
-    nothing = TreeUse(used_bytes=0, entries=0, too_deep=False)
+    nothing = TreeUse(used_bytes=0, entries=0, unseen=None)
     assert tree_use(tmp_path / "none", 100) == nothing
 
 
@@ -309,7 +330,52 @@ def test_counting_ends_past_the_limit(tmp_path: Path) -> None:
 def test_what_lies_too_deep_to_be_seen_is_said(tmp_path: Path) -> None:
     """Below a path of 4096 characters a submission filled the disk unseen."""
     dig(tmp_path, 40)
-    assert tree_use(tmp_path, 10_000).too_deep
+    assert "32 folders down" in (tree_use(tmp_path, 10_000).unseen or "")
+
+
+def test_no_path_is_too_long_to_be_seen(tmp_path: Path) -> None:
+    """Twenty folders with names of 255 letters hid 300 MB: the path was longer than any call takes,
+    which counted as gone."""
+    dig(tmp_path, 20, name="d" * 255, content=bytes(1_000_000))
+    use = tree_use(tmp_path, 10_000)
+    assert use.used_bytes >= 1_000_000
+    assert (use.entries, use.unseen) == (21, None)
+
+
+@pytest.mark.parametrize("mode", [0o300, 0o400, 0o000], ids=oct)
+def test_a_folder_closed_to_us_is_not_an_empty_one(nobody_s_folder: Path, mode: int) -> None:
+    """Whoever ran the harness without being root did not see what lay in a folder of mode 0300."""
+    closed = nobody_s_folder / "hid\x1b[2Jden"
+    closed.mkdir()
+    (closed / "big").write_bytes(bytes(1_000_000))
+    closed.chmod(mode)
+    try:
+        assert "hid\ufffd[2Jden" in (tree_use(nobody_s_folder, 100).unseen or "")
+    finally:
+        closed.chmod(0o700)
+
+
+@pytest.mark.parametrize("change", ["removed", "file", "link"])
+def test_what_changes_between_two_looks_is_left_out(tmp_path: Path, change: str) -> None:
+    """Folders come and go while a submission works; that is no reason to end it."""
+    (tmp_path / "folder" / "sub").mkdir(parents=True)
+    everything = walk(tmp_path)
+    assert next(everything).path == PurePosixPath("folder")
+    (tmp_path / "folder" / "sub").rmdir()
+    (tmp_path / "folder").rmdir()
+    if change == "file":
+        (tmp_path / "folder").touch()
+    elif change == "link":
+        (tmp_path / "folder").symlink_to(tmp_path)
+    assert list(everything) == []
+
+
+def test_looking_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    dig(tmp_path, 40)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for limit in (3, 100):
+        tree_use(tmp_path, limit)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 # --- The submission folder ----------------------------------------------------------------------
