@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -25,11 +23,7 @@ from harness.collect import (
 )
 from tests.tiny import HALF, dig, tiny_challenge
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 SPEC = tiny_challenge().task("task_01").field
-_NOBODY = 65534
 NAME = PurePosixPath("task_01/disp_0001_0002.npz")
 
 
@@ -64,20 +58,6 @@ class Folders:
 @pytest.fixture
 def folders(tmp_path: Path) -> Folders:
     return Folders(tmp_path)
-
-
-@pytest.fixture
-def nobody_s_folder() -> Iterator[Path]:
-    """A folder of a user other than root, which no mode keeps out; the test runs as that user."""
-    user = os.geteuid() or _NOBODY
-    with tempfile.TemporaryDirectory(prefix="harness-test-") as name:
-        os.chown(name, user, -1)
-        before = os.geteuid()
-        os.seteuid(user)
-        try:
-            yield Path(name)
-        finally:
-            os.seteuid(before)
 
 
 # --- One field ----------------------------------------------------------------------------------
