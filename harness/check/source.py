@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from harness.beneath import shown, walk
 from harness.check.archive import open_archive_source
-from harness.errors import DataError
+from harness.errors import DataError, OutputError
 from harness.store import LOCAL_SUBMISSION, RunDirectory
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from harness.check.findings import Finding
 
 _MAX_ENTRIES = 100_000  # files and folders
+_MAX_RECORD_BYTES = 1 << 26  # a pair takes some hundred
 
 
 class FieldSource(Protocol):
@@ -67,8 +68,7 @@ def _folder(path: Path, runs_dir: Path) -> Path | None:
         run = runs_dir / LOCAL_SUBMISSION / path
         folder = path if path.exists() or not run.is_dir() else run
         if folder.is_dir():
-            fields = RunDirectory(folder).fields_dir
-            return fields if RunDirectory(folder).record_path.is_file() else folder
+            return RunDirectory(folder).fields_dir if _is_run(RunDirectory(folder)) else folder
         if not path.exists() and not path.is_symlink():
             raise DataError(
                 f"{path}: expected a folder of fields, a run directory or a zip, found neither"
@@ -76,6 +76,23 @@ def _folder(path: Path, runs_dir: Path) -> Path | None:
     except OSError as error:
         raise DataError(f"{path}: cannot be looked at ({error.strerror})") from error
     return None
+
+
+def _is_run(run: RunDirectory) -> bool:
+    """Is it a run that ended, with fields of its own?
+
+    A folder that only says so, or whose fields are a link to somebody else's, is a plain folder.
+    """
+    record, fields = run.record_path, run.fields_dir
+    if not record.is_file() or record.is_symlink() or record.stat().st_size > _MAX_RECORD_BYTES:
+        return False
+    if not fields.is_dir() or fields.is_symlink():
+        return False
+    try:
+        run.read_record()
+    except OutputError:
+        return False
+    return True
 
 
 class FolderSource:
