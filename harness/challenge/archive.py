@@ -208,8 +208,8 @@ def _private_folder() -> Iterator[Path]:
 def _no_room(folder: Path | None, error: OSError) -> OutputError:
     place = "a temporary folder" if folder is None else str(folder.parent)
     return OutputError(
-        f"{place}: expected room for one field of the zip, found none ({error.strerror}); free some, "
-        "or name another folder: TMPDIR=/somewhere harness check ..."
+        f"{place}: expected room for one field of the zip, found none ({error.strerror}); "
+        "free some, or name another folder: TMPDIR=/somewhere harness check ..."
     )
 
 
