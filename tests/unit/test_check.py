@@ -116,9 +116,34 @@ def test_a_run_directory_and_the_id_of_a_run(site: Path) -> None:
     run = site / "runs/local/20261124-120000"
     zero(str(run / "fields"))
     assert kinds(str(run / "fields")) == []
-    (run / "run.json").write_text("{}")
+    RunDirectory(run).write_record(RECORD)
     assert kinds(str(run)) == []
     assert kinds("20261124-120000") == []
+
+
+@pytest.mark.parametrize("trick", ["no record", "linked record", "linked fields", "large record"])
+def test_a_folder_that_only_says_it_is_a_run(site: Path, trick: str) -> None:
+    """With an empty run.json and a link called fields, another team's fields were checked, and
+    would have been packed, in place of what the folder holds."""
+    zero(str(site / "other/fields"))
+    RunDirectory(site / "other").write_record(RECORD)
+    folder = zero()
+    overwrite(FIELDS[0], np.zeros((3, 8, 6, 10), np.float32))
+    match trick:
+        case "no record":
+            zero(str(folder / "fields"))
+            (folder / "run.json").write_text("{}")
+        case "linked record":
+            zero(str(folder / "fields"))
+            (folder / "run.json").symlink_to(site / "other/run.json")
+        case "linked fields":
+            (folder / "fields").symlink_to(site / "other/fields")
+            RunDirectory(folder).write_record(RECORD)
+        case "large record":
+            zero(str(folder / "fields"))
+            with (folder / "run.json").open("wb") as file:
+                file.truncate(1 << 40)
+    assert ("task_01/0001_0001", "wrong_dtype") in kinds("submission")
 
 
 def test_what_is_not_there(site: Path) -> None:
