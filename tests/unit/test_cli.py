@@ -149,7 +149,7 @@ def test_broken_data_is_listed_before_anything_runs(team: Path) -> None:
     (team / "test/task_02/img0008.nii.gz").write_bytes(b"not an image")
     done = harness("run", "--challenge", "tiny.yaml", cwd=team)
     assert done.returncode == errors.DataError.exit_code
-    assert "2 findings; nothing was run" in done.stderr
+    assert ": 2 findings\n" in done.stderr
     assert "expected grid (16, 12, 20) for task_01, found (16, 12, 21)" in done.stderr
     assert "task_02/img0008.nii.gz: unreadable or truncated" in done.stderr
     assert not (team / "runs").exists()

@@ -117,6 +117,23 @@ def test_validate_with_data_that_fits(tmp_path: Path) -> None:
     assert "data fits: task_02, 2 pairs in task_02/pairs_val.csv, 3 files" in done.stdout
 
 
+def test_validate_names_the_tasks_that_are_not_there(tmp_path: Path) -> None:
+    write_challenge(tmp_path / "mine.yaml")
+    (write_data(tmp_path / "test", second=((7, 7),)) / "task_01").rename(tmp_path / "elsewhere")
+    done = challenge("validate", "mine.yaml", "--data", "test", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[1:] == [
+        "data fits: task_02, 1 pair in task_02/pairs_val.csv, 1 file",
+        "not there, skipped: task_01",
+    ]
+
+
+def test_show_has_one_format_at_a_time(tmp_path: Path) -> None:
+    done = challenge("show", "--json", "--yaml", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--json and --yaml: ask for one of the two" in done.stderr
+
+
 def test_validate_with_data_that_does_not_fit(tmp_path: Path) -> None:
     write_challenge(tmp_path / "mine.yaml")
     write_image(write_data(tmp_path / "test") / "task_01/img0001.nii.gz", (16, 12, 21))
