@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer.main
 
@@ -135,6 +136,16 @@ def test_run_without_fields_leaves_the_submission_alone(team: Path) -> None:
     done = harness("run", "--challenge", "tiny.yaml", cwd=team)
     assert "submission/ is as it was before this run" in done.stdout
     assert len(list((team / "submission").rglob("disp_*.npz"))) == 4
+
+
+def test_folder_of_a_method_itself_is_run(team: Path) -> None:
+    """As `harness run examples/zero` is: the plugin lies in the folder, not in method/ below it."""
+    folder = REPOSITORY / "examples/zero"
+    done = harness("run", folder, "--engine", "process", "--challenge", "tiny.yaml", cwd=team)
+    assert done.returncode == 0, done.stderr
+    fields = list((team / "submission").rglob("disp_*.npz"))
+    assert len(fields) == 4
+    assert not any(np.load(field)["arr_0"].any() for field in fields)
 
 
 def test_broken_method_is_said_before_any_pair(team: Path) -> None:
