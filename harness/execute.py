@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from harness.challenge.model import Limits, Mount
+    from harness.challenge.contract import Limits, Mount
     from harness.challenge.pairs import Pair
     from harness.collect import TreeUse
     from harness.plan import Plan

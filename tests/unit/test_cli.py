@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer.main
 
@@ -137,6 +138,16 @@ def test_run_without_fields_leaves_the_submission_alone(team: Path) -> None:
     assert len(list((team / "submission").rglob("disp_*.npz"))) == 4
 
 
+def test_folder_of_a_method_itself_is_run(team: Path) -> None:
+    """As `harness run examples/zero` is: the plugin lies in the folder, not in method/ below it."""
+    folder = REPOSITORY / "examples/zero"
+    done = harness("run", folder, "--engine", "process", "--challenge", "tiny.yaml", cwd=team)
+    assert done.returncode == 0, done.stderr
+    fields = list((team / "submission").rglob("disp_*.npz"))
+    assert len(fields) == 4
+    assert not any(np.load(field)["arr_0"].any() for field in fields)
+
+
 def test_broken_method_is_said_before_any_pair(team: Path) -> None:
     (team / "method/method.py").write_text("import not_there\n")
     done = harness("run", "--challenge", "tiny.yaml", cwd=team)
@@ -149,7 +160,7 @@ def test_broken_data_is_listed_before_anything_runs(team: Path) -> None:
     (team / "test/task_02/img0008.nii.gz").write_bytes(b"not an image")
     done = harness("run", "--challenge", "tiny.yaml", cwd=team)
     assert done.returncode == errors.DataError.exit_code
-    assert "2 findings; nothing was run" in done.stderr
+    assert ": 2 findings\n" in done.stderr
     assert "expected grid (16, 12, 20) for task_01, found (16, 12, 21)" in done.stderr
     assert "task_02/img0008.nii.gz: unreadable or truncated" in done.stderr
     assert not (team / "runs").exists()
