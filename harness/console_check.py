@@ -28,6 +28,8 @@ def show_check(report: CheckReport) -> None:
         alike.setdefault(group, []).append(finding)
     for findings in alike.values():
         _show(findings)
+    if report.errors and all(pair.state is FieldState.NOT_ATTEMPTED for pair in report.pairs):
+        return  # nothing could be looked at, which is not the same
     for task in dict.fromkeys(pair.task for pair in report.pairs):
         states = [pair.state for pair in report.pairs if pair.task == task]
         out.print(f"[bold]{escape(task)}[/]: {_states(states)}")
@@ -37,12 +39,14 @@ def show_check_ending(report: CheckReport, *, to_stderr: bool) -> None:
     target = err if to_stderr else out
     n_errors, n_warnings = len(report.errors), len(report.warnings)
     counts = f"{_count(n_errors, 'error')}, {_count(n_warnings, 'warning')}"
+    meaning = "" if report.meaning_checked else " (format only: the images were not looked at)"
     if n_errors:
         target.print(f"[red]would be rejected[/]: {counts}")
-    elif n_warnings:
+    elif any(finding.kind.is_about_meaning for finding in report.warnings):
         target.print(f"[yellow]would be accepted, and is probably not what you meant[/]: {counts}")
+    elif n_warnings:
+        target.print(f"[green]would be accepted[/]: {_count(n_warnings, 'warning')}{meaning}")
     else:
-        meaning = "" if report.meaning_checked else " (format only: the images were not looked at)"
         target.print(f"[green]nothing to object to[/]: {counts}{meaning}")
 
 
@@ -81,7 +85,7 @@ def _states(states: list[FieldState]) -> str:
         for state in FieldState
         if state in states
     ]
-    return f"{len(states)} pairs, {', '.join(parts)}"
+    return f"{_count(len(states), 'pair')}, {', '.join(parts)}"
 
 
 def _count(number: int, what: str) -> str:

@@ -20,6 +20,7 @@ from harness.challenge.archive_rules import (
     is_junk,
     limited,
     member_problem,
+    other_kind,
     overlaps,
     shown,
     top_folder,
@@ -50,10 +51,12 @@ class FieldArchive:
     """The members of a zip that can be used, and what is wrong with the others and the whole.
 
     ``names``: files that can be read, sorted, each once, relative and without ``..``; below the
-    folder that all lie in, if there is one, which is a problem. ``problems``: in one pass, all.
+    folder that all lie in, if there is one, which is a problem. ``refused``: names, as the zip has
+    them, of members that break a rule. ``problems``: in one pass, all.
     """
 
     names: tuple[PurePosixPath, ...]
+    refused: tuple[str, ...]
     problems: tuple[ArchiveProblem, ...]
 
     def __init__(self, descriptor: int, expected: Mapping[PurePosixPath, FieldSpec]) -> None:
@@ -61,12 +64,13 @@ class FieldArchive:
         self._expected = expected
         self._end = ZipEnd(n_entries=0, directory_offset=0, directory_bytes=0)
         self._file_bytes = os.fstat(descriptor).st_size
+        self.refused = ()
         problems: list[ArchiveProblem] = []
         try:
             usable = self._read(problems)
         except DamagedError as error:
             usable = {}
-            problems = [_damaged(error, self._file_bytes)]
+            problems = [_damaged(error, _PositionedFile(descriptor), self._file_bytes)]
         self._entries = self._below_top_folder(usable, problems)
         self.names = tuple(sorted(self._entries))
         self.problems = tuple(limited(problems))
@@ -131,6 +135,7 @@ class FieldArchive:
         for i, problem in (*collisions(named_well), *overlaps(file, entries, self._end)):
             bad.setdefault(i, problem)
         problems += [bad[i] for i in sorted(bad)]
+        self.refused = tuple(entries[i].name for i in sorted(bad))
         problems += self._too_large(entries)
         if junk := [entry for entry in entries if is_junk(entry)]:
             problems.append(_left_behind(junk))
@@ -233,7 +238,11 @@ class _PositionedFile:
         return data
 
 
-def _damaged(error: DamagedError, file_bytes: int) -> ArchiveProblem:
+def _damaged(error: DamagedError, file: _PositionedFile, file_bytes: int) -> ArchiveProblem:
+    if other := other_kind(file, file_bytes):
+        return ArchiveProblem(
+            kind="archive", expected="a zip file", found=other, fix="make a zip with `harness pack`"
+        )
     fix = "make the zip again, and test it with unzip -t"
     if file_bytes > _FOUR_GIB:
         fix += (

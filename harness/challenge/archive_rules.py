@@ -31,6 +31,20 @@ _ARCHIVES = (
 _JUNK_FOLDER = "__MACOSX"
 _JUNK = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 _HARNESS_PACK = "make the zip with `harness pack`"
+_START_BYTES = 262  # a tar's mark ends there
+_ZIP_START, _ZIP_END = b"PK", b"PK\5\6"
+_MAX_END_BYTES = 22 + (1 << 16)  # a zip's end and its comment
+# What is sent in a zip's place, by where its mark is and what it is.
+_OTHER_KINDS = (
+    (0, b"\x1f\x8b", "a .tar.gz"),
+    (257, b"ustar", "a .tar"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a .7z"),
+    (0, b"Rar!", "a .rar"),
+    (0, b"BZh", "a .tar.bz2"),
+    (0, b"\xfd7zXZ\0", "a .tar.xz"),
+    (0, b"\x28\xb5\x2f\xfd", "a .tar.zst"),
+    (0, b"\x93NUMPY", "an .npy"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +57,20 @@ class ArchiveProblem:
     found: str
     fix: str
     harmless: bool = False
+
+
+def other_kind(file: RandomAccess, file_bytes: int) -> str | None:
+    """What a file is that cannot be read as a zip; None where it is a damaged one."""
+    if file_bytes == 0:
+        return "an empty file"
+    file.seek(0)
+    start = file.read(_START_BYTES)
+    for place, mark, kind in _OTHER_KINDS:
+        if start[place:].startswith(mark):
+            return f"{kind}, not a zip"
+    file.seek(max(0, file_bytes - _MAX_END_BYTES))
+    is_zip = start.startswith(_ZIP_START) or _ZIP_END in file.read(_MAX_END_BYTES)
+    return None if is_zip else "not a zip at all"
 
 
 def is_folder(entry: ZipEntry) -> bool:

@@ -75,7 +75,11 @@ def _read_values(path: Path, spec: FieldSpec) -> FieldValues:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if path.is_symlink():
-            raise unreadable(expected="a regular file", found="a symbolic link") from error
+            raise unreadable(
+                expected="a regular file",
+                found="a symbolic link",
+                fix="put the file itself there: cp -L copies what a link leads to",
+            ) from error
         raise FieldError(f"cannot be read ({error.strerror})") from error
     try:
         return _read_open_values(descriptor, path.name, spec)
@@ -85,12 +89,18 @@ def _read_values(path: Path, spec: FieldSpec) -> FieldValues:
 
 def _read_open_values(descriptor: int, name: str, spec: FieldSpec) -> FieldValues:
     status = os.fstat(descriptor)
+    if stat.S_ISDIR(status.st_mode):
+        raise unreadable(
+            expected="a regular file", found="a folder", fix="put a file there, not a folder"
+        )
     if not stat.S_ISREG(status.st_mode):
-        raise unreadable(expected="a regular file", found="a folder, pipe or device")
+        raise unreadable(expected="a regular file", found="a pipe or device")
     kind = "an .npz file" if spec.format is FieldFormat.NPZ else "a NIfTI file"
     n_bytes = status.st_size
     if n_bytes == 0:
-        raise unreadable(expected=kind, found="an empty one")
+        raise unreadable(
+            expected=kind, found="an empty one", fix="was the program stopped, or the disk full?"
+        )
     limit = max_file_bytes(spec)
     too_large = unreadable(expected=f"at most {limit} bytes", found=str(n_bytes))
     file = FrugalFile(io.FileIO(descriptor, closefd=False), limit + _MAX_STRUCTURE_BYTES)
@@ -106,4 +116,8 @@ def _read_open_values(descriptor: int, name: str, spec: FieldSpec) -> FieldValue
     except DamagedError as error:
         if n_bytes > limit:
             raise too_large from error
-        raise unreadable(expected=kind, found=f"a damaged or truncated one ({error})") from error
+        raise unreadable(
+            expected=kind,
+            found=f"a damaged or truncated one ({error})",
+            fix="write or copy it again: was the program stopped, or the disk full?",
+        ) from error

@@ -131,6 +131,7 @@ def open_nifti(file: RandomAccess, file_bytes: int, spec: FieldSpec, *, gzipped:
         dtype=_DATATYPES.get(header.datatype, f"datatype {header.datatype}"),
         big_endian=header.big_endian,
         fortran_order=True,
+        scaled=_is_scaled(header),
     )
     layout = check_stored(stored, spec)
     _check_header(header, stored)
@@ -218,11 +219,9 @@ def _check_header(header: _Header, stored: StoredArray) -> None:
             expected=f"values that start at byte {first} to {last} (vox_offset)",
             found=f"{header.offset:.10g}",
         )
-    # Unset, 0 or NaN, means unscaled, whatever the intercept (nifti1.h). The reference evaluation
-    # would apply any other in float64, twice the memory of float32; nobody scales floating-point
-    # values but by mistake, so it is refused rather than guessed at.
-    is_unset = header.slope == 0 or math.isnan(header.slope)
-    if not is_unset and (header.slope, header.intercept) != (1, 0):
+    # The reference evaluation would apply a scaling in float64, twice the memory of float32; nobody
+    # scales floating-point values but by mistake, so it is refused rather than guessed at.
+    if stored.scaled:
         raise unreadable(
             expected="unscaled values (scl_slope 1, scl_inter 0)",
             found=f"scl_slope {header.slope:.6g}, scl_inter {header.intercept:.6g}",
@@ -270,3 +269,9 @@ def _check_extensions(between: bytes, header: _Header) -> None:
                 found=f"one of {size} bytes at byte {header.n_bytes + place}",
             )
         place += size
+
+
+def _is_scaled(header: _Header) -> bool:
+    """Unset, 0 or NaN, means unscaled, whatever the intercept (nifti1.h)."""
+    is_unset = header.slope == 0 or math.isnan(header.slope)
+    return not is_unset and (header.slope, header.intercept) != (1, 0)

@@ -27,10 +27,11 @@ _MAX_HEADER_BYTES = 4096  # NumPy writes 128 or 192 for an array of four axes
 _MAX_DIRECTORY_BYTES = 1 << 16  # room for a few names to tell, where several arrays were saved
 _MAGIC = b"\x93NUMPY"
 _VERSIONS = ((1, 0), (2, 0), (3, 0))
+_PICKLE, _PICKLE_PROTOCOLS = b"\x80", (b"\2", b"\3", b"\4", b"\5")  # pickletools, PROTO
+_SAVE = "np.savez_compressed(path, field)"
 _SHOWN_NAMES = 4
 _MAX_AXES = 32  # of NumPy 1; NumPy 2 has room for 64
 _MAX_LENGTH = (1 << 63) - 1  # of an axis; Python refuses to print numbers that are far longer
-_NAMES_READ = ("arr_0.npy", "arr_0")  # what the evaluation, np.load(path)["arr_0"], finds
 _KEYS = {"descr", "fortran_order", "shape"}
 # What an array's header is made of. Python's parser would warn of other texts, to standard error.
 _LITERALS = re.compile(r"""(?:[][{}(),:\s]|-?[0-9]+\b|True\b|False\b|'[^'\\]*'|"[^"\\]*")*+""")
@@ -46,6 +47,7 @@ _NAMES = {
 
 def open_npz(file: RandomAccess, file_bytes: int, spec: FieldSpec) -> OpenArray:
     """The file's one array, its headers checked. Raises FieldError and DamagedError."""
+    _check_kind(file)
     end = read_end(file, file_bytes)
     entry = _only_entry(file, end)
     check_alone(file, entry, end)
@@ -60,6 +62,21 @@ def open_npz(file: RandomAccess, file_bytes: int, spec: FieldSpec) -> OpenArray:
     return OpenArray(stream=stream, stored=stored, layout=layout)
 
 
+def _check_kind(file: RandomAccess) -> None:
+    """Tell a file that is of another kind than its name says."""
+    start = file.read(len(_MAGIC))
+    file.seek(0)
+    found = ""
+    if start == _MAGIC:
+        found = "an .npy under its name: np.save writes those"
+    elif start[:1] == _PICKLE and start[1:2] in _PICKLE_PROTOCOLS:
+        found = "a pickle: pickle.dump and np.save of objects write those"
+    elif start.startswith(b"\x1f\x8b"):
+        found = "a gzip file: is it a .nii.gz?"
+    if found:
+        raise unreadable(expected="an .npz file", found=found, fix=_SAVE)
+
+
 def _only_entry(file: RandomAccess, end: ZipEnd) -> ZipEntry:
     if end.n_entries != 1 and end.directory_bytes > _MAX_DIRECTORY_BYTES:
         raise unreadable(expected="one array in the file", found=shown(str(end.n_entries)))
@@ -67,21 +84,15 @@ def _only_entry(file: RandomAccess, end: ZipEnd) -> ZipEntry:
         raise DamagedError(f"a directory of {end.directory_bytes} bytes")
     entries = read_entries(file, end)
     if len(entries) != 1:
-        fix = "np.savez_compressed(path, field)" if len(entries) > 1 else ""
-        names = ", ".join(shown(repr(entry.name)) for entry in entries[:_SHOWN_NAMES])
-        raise unreadable(
-            expected="one array in the file", found=f"{len(entries)} ({names})", fix=fix
-        )
+        keys = [entry.name.removesuffix(".npy") for entry in entries[:_SHOWN_NAMES]]
+        names = ", ".join(shown(repr(key)) for key in keys)
+        rest = ", ..." if len(entries) > _SHOWN_NAMES else ""
+        found = f"{len(entries)} ({names}{rest})" if entries else "an empty zip"
+        raise unreadable(expected="one array in the file", found=found, fix=_SAVE)
     if entries[0].encrypted:
         raise unreadable(expected="an array anybody can read", found="an encrypted one")
     if entries[0].method not in (STORED, DEFLATED):
         raise unreadable(expected="an array stored or deflated", found="another compression")
-    if entries[0].raw_name.decode("latin-1") not in _NAMES_READ:
-        raise unreadable(
-            expected="the array under NumPy's own name arr_0",
-            found=shown(repr(entries[0].name.removesuffix(".npy"))),
-            fix="np.savez_compressed(path, field), without a keyword",
-        )
     return entries[0]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import TYPE_CHECKING
 
-from harness.challenge.model import Layout
+from harness.challenge.model import FieldDtype, Layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +44,11 @@ class _Reading:
 
 
 def shape_hint(shape: tuple[int, ...], spec: FieldSpec) -> str:
-    """The likely cause and its fix; empty where there is no likely one."""
+    """The likely cause and its fix; empty where there is no likely one.
+
+    The lines of code in it work one after another, each on what the one before gives, for numbers
+    of any type. They end in an accepted type where they change it.
+    """
     match len(shape):
         case 5:
             return _five_axes(shape, spec)
@@ -100,8 +104,18 @@ def _four_axes(shape: tuple[int, ...], spec: FieldSpec) -> str:
     if best.zoom is not None:
         factors = [str(best.zoom)] * 3
         factors.insert(wanted, "1")
-        hint += f": scipy.ndimage.zoom(field, ({', '.join(factors)}), order=1)"
+        # SciPy's zoom takes no float16.
+        hint += f": scipy.ndimage.zoom(field.astype(np.float32), ({', '.join(factors)}), order=1)"
+        if FieldDtype.FLOAT32 not in spec.dtypes:
+            hint += f"; {cast(spec)}"
+    if spec.resolution == "full":
+        hint += "; values are full-resolution voxels: double them if yours are of the half grid"
     return hint
+
+
+def cast(spec: FieldSpec) -> str:
+    """The line that gives an array the type that the challenge writes."""
+    return f"field.astype(np.{spec.dtype})"
 
 
 def _moved(reading: _Reading, wanted: int) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from harness.challenge.field_error import FieldFileError, FieldProblem, unreadable
 from harness.challenge.model import FieldDtype, Layout
-from harness.challenge.shape_hint import shape_hint
+from harness.challenge.shape_hint import cast, shape_hint
 
 if TYPE_CHECKING:
     from harness.challenge.field import FloatArray
@@ -27,12 +27,13 @@ _NOT_FINITE = {2: bytes((*range(0x7C, 0x80), *range(0xFC, 0x100))), 4: b"\x7f\xf
 @dataclass(frozen=True, kw_only=True)
 class StoredArray:
     """An array as its header describes it. ``dtype``: NumPy's name of the type, or what a message
-    calls one that has none."""
+    calls one that has none. ``scaled``: its numbers stand for others, by a slope and intercept."""
 
     shape: tuple[int, ...]
     dtype: str
     big_endian: bool
     fortran_order: bool
+    scaled: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -45,31 +46,48 @@ def check_stored(stored: StoredArray, spec: FieldSpec) -> Layout:
 
     Raises FieldError with all that is wrong with its type and shape, and how to mend it.
     """
-    expected, found, fixes = [], [], []
+    expected, found, type_fix, shape_fix = [], [], "", ""
     if stored.dtype not in spec.dtypes:
         expected.append(f"dtype {' or '.join(spec.dtypes)}")
-        found.append(stored.dtype)
-        fixes.append(_dtype_hint(stored.dtype, spec.dtype))
+        found.append(stored.dtype + (", scaled" if stored.scaled else ""))
+        type_fix = _dtype_hint(stored, spec)
     layout = spec.layout_of(stored.shape)
     if layout is None:
         expected.append(f"shape {' or '.join(str(spec.shape_in(one)) for one in spec.layouts)}")
         found.append(shown(str(stored.shape)))
-        fixes.append(shape_hint(stored.shape, spec))
+        shape_fix = shape_hint(stored.shape, spec)
     if expected or layout is None:
         raise FieldFileError(
             expected=" and ".join(expected),
             found=" and ".join(found),
             problem=FieldProblem.WRONG_SHAPE if layout is None else FieldProblem.WRONG_DTYPE,
-            fix="; ".join(filter(None, fixes)),
+            fix=_joined(shape_fix, type_fix),
         )
     return layout
 
 
-def _dtype_hint(found: str, wanted: FieldDtype) -> str:
+def _joined(shape_fix: str, type_fix: str) -> str:
+    """The type last: what changes a shape may change the type, too, or not take half precision."""
+    if type_fix in shape_fix.split("; "):
+        return shape_fix
+    return "; ".join(filter(None, (shape_fix, type_fix)))
+
+
+def _dtype_hint(stored: StoredArray, spec: FieldSpec) -> str:
+    found = stored.dtype
+    if stored.scaled:
+        return (
+            "store the displacements themselves, unscaled: "
+            f"nib.Nifti1Image(field.astype(np.{spec.dtype}), np.eye(4))"
+        )
     if found.startswith("float"):
-        return f"field.astype(np.{wanted})"
+        return cast(spec)
     if found.startswith(("int", "uint")):
-        return f"whole numbers hold no parts of a voxel: field.astype(np.{wanted})"
+        return f"whole numbers hold no parts of a voxel: {cast(spec)}"
+    if found == "bool":
+        return f"is it a mask? {cast(spec)}"
+    if found.startswith("complex"):
+        return f"displacements are real numbers: {cast(spec).replace('field', 'field.real')}"
     return ""
 
 
@@ -111,9 +129,44 @@ class FieldValues:
         values: FloatArray = np.frombuffer(self.raw, dtype=dtype)
         if not values.dtype.isnative:
             values = values.byteswap(inplace=True).view(values.dtype.newbyteorder("="))
-        _check_finite(values)
-        array = values.reshape(stored.shape, order="F" if stored.fortran_order else "C")
+        order: Literal["F", "C"] = "F" if stored.fortran_order else "C"
+        if bad := _not_finite(values):
+            place = [int(i) for i in np.unravel_index(bad.first, stored.shape, order=order)]
+            component = place.pop(0 if self.layout is Layout.CHANNELS_FIRST else -1)
+            raise bad.error(f"component {'xyz'[component]} at voxel {tuple(place)}", stored)
+        array = values.reshape(stored.shape, order=order)
         return array if self.layout is Layout.CHANNELS_FIRST else np.moveaxis(array, -1, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _NotFinite:
+    """Values that are not finite; ``first``: the place of one among all, as they are stored."""
+
+    n_nan: int
+    n_infinite: int
+    first: int
+
+    def error(self, where: str, stored: StoredArray) -> FieldFileError:
+        found, fixes = [], []
+        if self.n_nan:
+            found.append(f"{_counted(self.n_nan)} NaN")
+            fixes.append("look for 0/0, such as the mean over an empty mask")
+        if self.n_infinite:
+            found.append(f"{_counted(self.n_infinite)} infinite")
+            is_half = stored.dtype == FieldDtype.FLOAT16
+            too_large = f"float16 holds at most {_FLOAT16_MAX}: are they in voxels?"
+            fixes.append(too_large if is_half else "look for a division by 0")
+        percent = 100 * (self.n_nan + self.n_infinite) / math.prod(stored.shape)
+        return FieldFileError(
+            expected="finite displacements",
+            found=f"{' and '.join(found)} ({percent:.2g} % of all, the first: {where})",
+            problem=FieldProblem.NOT_FINITE,
+            fix="; ".join(fixes),
+        )
+
+
+def _counted(number: int) -> str:
+    return "1 value that is" if number == 1 else f"{number} values that are"
 
 
 def read_values(array: OpenArray) -> FieldValues:
@@ -142,32 +195,20 @@ def _fill(raw: bytearray, stream: ByteStream) -> int:
     return n_read
 
 
-def _check_finite(values: FloatArray) -> None:
+def _not_finite(values: FloatArray) -> _NotFinite | None:
     """Piece by piece: the truth values of all at once would need half the memory of float16."""
     import numpy as np  # noqa: PLC0415 - see harness.challenge.field_file.check_field
 
     n_nan = n_infinite = 0
+    first: int | None = None
     for start in range(0, values.size, _CHECKED_VALUES):
         piece = values[start : start + _CHECKED_VALUES]
         if not _are_finite(piece):
             n_nan += int(np.count_nonzero(np.isnan(piece)))
             n_infinite += int(np.count_nonzero(np.isinf(piece)))
-    if not n_nan and not n_infinite:
-        return
-    found = []
-    if n_nan:
-        found.append(f"{n_nan} values that are NaN")
-    if n_infinite:
-        found.append(f"{n_infinite} values that are infinite")
-    fix = ""
-    if n_infinite and values.dtype == np.float16:
-        fix = f"float16 holds at most {_FLOAT16_MAX}: are they in voxels?"
-    raise FieldFileError(
-        expected="finite displacements",
-        found=" and ".join(found),
-        problem=FieldProblem.NOT_FINITE,
-        fix=fix,
-    )
+            if first is None:
+                first = start + int(np.argmin(np.isfinite(piece)))
+    return None if first is None else _NotFinite(n_nan=n_nan, n_infinite=n_infinite, first=first)
 
 
 def _are_finite(values: FloatArray) -> bool:

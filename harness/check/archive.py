@@ -27,6 +27,7 @@ class ArchiveSource:
         self._archive = archive
         self.label = label
         self.names = archive.names
+        self.refused = archive.refused
         self.findings = tuple(map(_finding, archive.problems))
 
     def file(self, name: PurePosixPath) -> AbstractContextManager[Path]:

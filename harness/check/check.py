@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from harness import __version__
 from harness.challenge.field_error import FieldFileError
 from harness.challenge.field_file import FieldState, read_field
+from harness.challenge.model import FieldFormat
 from harness.check.findings import Finding, FindingKind, Severity
 from harness.check.images import FieldsInImages
 from harness.check.names import match_names
@@ -37,8 +39,11 @@ def check_fields(
     ``on_progress`` is told the key of each pair whose file has been looked at, and then of each
     that has been held against its images. Raises DataError for an image that cannot be read.
     """
-    matched = match_names(tasks, source.names)
-    findings = [*source.findings, *_about_the_zip(challenge, source), *matched.findings]
+    matched = match_names(tasks, source.names, source.refused)
+    findings = [*source.findings]
+    if source.names or not any(one.severity is Severity.ERROR for one in findings):
+        # Of what cannot be opened at all, nothing else is known.
+        findings += [*_about_the_zip(challenge, source), *matched.findings]
     pairs: list[CheckedPair] = []
     for found in tasks:
         for pair in found.pairs:
@@ -71,6 +76,8 @@ def _check_pair(
     if path is None:
         attempted = pair.task in matched.attempted
         state = FieldState.MISSING if attempted else FieldState.NOT_ATTEMPTED
+        if pair.key in matched.refused:
+            state = FieldState.INVALID
     else:
         try:
             with source.file(path) as file:
@@ -78,7 +85,7 @@ def _check_pair(
             state = FieldState.VALID
         except FieldError as error:
             state = FieldState.INVALID
-            problem = _invalid(pair, error)
+            problem = _invalid(pair, spec, error)
     return (
         CheckedPair(
             key=pair.key, task=pair.task, state=state, path=None if path is None else str(path)
@@ -87,13 +94,16 @@ def _check_pair(
     )
 
 
-def _invalid(pair: Pair, error: FieldError) -> Finding:
+def _invalid(pair: Pair, spec: FieldSpec, error: FieldError) -> Finding:
+    line = "np.savez_compressed(path, field)"
+    if spec.format is FieldFormat.NIFTI:
+        line = "nib.save(nib.Nifti1Image(field, np.eye(4)), path)"
     if isinstance(error, FieldFileError):
         kind, expected = FindingKind(error.problem.value), error.expected
-        found, fix = error.found, error.fix or "write the field again"
+        found, fix = error.found, error.fix or f"write it with {line}"
     else:
         kind, expected = FindingKind.UNREADABLE, "a field that can be read"
-        found, fix = str(error), "write the field again"
+        found, fix = str(error), "look at its permissions, and those of its folder"
     return Finding(
         severity=Severity.ERROR,
         kind=kind,
@@ -106,7 +116,8 @@ def _invalid(pair: Pair, error: FieldError) -> Finding:
 
 def _about_the_zip(challenge: Challenge, source: FieldSource) -> list[Finding]:
     dummy = challenge.upload.dummy_file
-    if dummy is None or not source.is_upload or any(len(n.parts) == 1 for n in source.names):
+    names = (*map(str, source.names), *source.refused)
+    if dummy is None or not source.is_upload or any(not re.search(r"[/\\]", n) for n in names):
         return []
     return [
         Finding(

@@ -74,6 +74,19 @@ class FindingKind(StrEnum):
     ROUGH = "rough"
     FOLDED = "folded"
 
+    @property
+    def is_about_meaning(self) -> bool:
+        return self not in _FORMAT
+
+
+_FORMAT = frozenset(
+    {
+        *(FindingKind.ARCHIVE, FindingKind.NOTHING, FindingKind.MISSING, FindingKind.MISNAMED),
+        *(FindingKind.UNREADABLE, FindingKind.WRONG_DTYPE, FindingKind.WRONG_SHAPE),
+        *(FindingKind.NOT_FINITE, FindingKind.EXTRA, FindingKind.TWO_NAMES, FindingKind.NO_DUMMY),
+    }
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:

@@ -6,6 +6,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from harness.beneath import shown, walk
+from harness.challenge.model import FieldFormat
 from harness.check.archive import open_archive_source
 from harness.errors import DataError, OutputError
 from harness.store import LOCAL_SUBMISSION, RunDirectory
@@ -37,6 +38,10 @@ class FieldSource(Protocol):
     @property
     def names(self) -> tuple[PurePosixPath, ...]:
         """Every file, relative to the top, in the order of their names."""
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """Files that are there and cannot be used, by the names they have; ``findings`` say why."""
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -71,7 +76,8 @@ def _folder(path: Path, runs_dir: Path) -> Path | None:
             return RunDirectory(folder).fields_dir if _is_run(RunDirectory(folder)) else folder
         if not path.exists() and not path.is_symlink():
             raise DataError(
-                f"{path}: expected a folder of fields, a run directory or a zip, found neither"
+                f"{path}: expected a folder of fields, a run or a zip, found no such file or "
+                f"folder, nor a run in {run.parent}/"
             )
     except OSError as error:
         raise DataError(f"{path}: cannot be looked at ({error.strerror})") from error
@@ -95,11 +101,17 @@ def _is_run(run: RunDirectory) -> bool:
     return True
 
 
+def _is_named_like_a_field(name: str) -> bool:
+    return name.endswith(tuple(suffix for kind in FieldFormat for suffix in kind.suffixes))
+
+
 class FolderSource:
-    """A folder of fields. Links are listed, and never followed. Raises DataError when there is no
-    such folder, part of it cannot be looked at, or there is far too much in it."""
+    """A folder of fields. Links are listed, and never followed; so is a folder that has a field's
+    name. Raises DataError when there is no such folder, part of it cannot be looked at, or there
+    is far too much in it."""
 
     is_upload = False
+    refused: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
 
     def __init__(
@@ -117,6 +129,7 @@ class FolderSource:
             self.names = tuple(sorted(self._files(everything, max_entries)))
 
     def _files(self, everything: Iterable[Seen], max_entries: int) -> Iterator[PurePosixPath]:
+        fields: set[PurePosixPath] = set()  # folders that have a field's name
         for count, seen in enumerate(everything):
             if seen.unseen is not None:
                 raise DataError(
@@ -128,8 +141,13 @@ class FolderSource:
                     f"{self.label}: expected a folder of fields, found more than {max_entries} "
                     "files and folders; is it the right folder?"
                 )
-            if not seen.is_folder:
-                yield seen.path
+            if not fields.isdisjoint(seen.path.parents):
+                continue
+            if seen.is_folder and not _is_named_like_a_field(seen.path.name):
+                continue
+            if seen.is_folder:
+                fields.add(seen.path)
+            yield seen.path
 
     @contextmanager
     def file(self, name: PurePosixPath) -> Iterator[Path]:

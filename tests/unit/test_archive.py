@@ -8,6 +8,7 @@ import resource
 import socket
 import stat
 import struct
+import tarfile
 import tempfile
 import time
 import zipfile
@@ -15,7 +16,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -257,10 +258,6 @@ def test_paths_that_are_no_regular_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        b"",
-        b"x",
-        b"hello" * 1000,
-        b"\x1f\x8b" * 100,
         b"PK\5\6",
         HONEST[:-1],
         HONEST[1:],
@@ -270,6 +267,30 @@ def test_paths_that_are_no_regular_file(tmp_path: Path) -> None:
 def test_no_zip_file(path: Path, raw: bytes) -> None:
     (found,) = problems(path, raw)
     assert found.startswith("a damaged or truncated one")
+
+
+def packed(kind: Literal["w", "w:gz", "w:bz2", "w:xz"]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode=kind) as archive:
+        archive.addfile(tarfile.TarInfo(FIRST))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("raw", "found"),
+    [
+        (b"", "an empty file"),
+        (b"x", "not a zip at all"),
+        (b"hello" * 100_000, "not a zip at all"),
+        (packed("w:gz"), "a .tar.gz, not a zip"),
+        (packed("w:bz2"), "a .tar.bz2, not a zip"),
+        (packed("w:xz"), "a .tar.xz, not a zip"),
+        (packed("w"), "a .tar, not a zip"),
+        (b"\x93NUMPY\1\0", "an .npy, not a zip"),
+    ],
+)
+def test_a_file_of_another_kind(path: Path, raw: bytes, found: str) -> None:
+    assert problems(path, raw) == [found]
 
 
 def test_every_cut(path: Path) -> None:

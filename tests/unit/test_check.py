@@ -112,6 +112,24 @@ def test_an_empty_file_and_a_link(site: Path) -> None:
     ]
 
 
+def test_a_folder_in_the_place_of_a_field(site: Path) -> None:
+    """It was once told as missing."""
+    folder = zero()
+    for name in FIELDS[:2]:
+        (folder / name).unlink()
+        (folder / name).mkdir()
+    (folder / FIELDS[0] / "arr_0.npy").write_bytes(b"")
+    assert kinds() == [
+        ("task_01/0001_0001", "unreadable"),
+        ("task_01/0002_0002", "unreadable"),
+    ]
+    done = harness("check", "--format-only")
+    assert "found     a folder" in done.stdout
+    done = harness("pack", "--force")
+    assert isinstance(done.exception, FieldError)
+    assert not Path("submission.zip").exists()
+
+
 def test_a_run_directory_and_the_id_of_a_run(site: Path) -> None:
     run = site / "runs/local/20261124-120000"
     zero(str(run / "fields"))
@@ -149,7 +167,10 @@ def test_a_folder_that_only_says_it_is_a_run(site: Path, trick: str) -> None:
 def test_what_is_not_there(site: Path) -> None:
     done = harness("check", "nothing")
     assert isinstance(done.exception, DataError)
-    assert "nothing: expected a folder of fields, a run directory or a zip" in str(done.exception)
+    assert str(done.exception) == (
+        "nothing: expected a folder of fields, a run or a zip, found no such file or folder, nor a "
+        "run in runs/local/"
+    )
 
 
 def test_a_file_that_is_no_zip(site: Path) -> None:
@@ -157,6 +178,9 @@ def test_a_file_that_is_no_zip(site: Path) -> None:
     assert done.exit_code == 21
     assert "archive" in done.stdout
     assert "expected  a zip" in done.stdout
+    assert "found     not a zip at all" in done.stdout
+    assert "not attempted" not in done.stdout
+    assert "would be rejected: 1 error, no warnings" in done.stdout
 
 
 def test_a_zip_is_checked_as_its_folder_is(site: Path) -> None:
@@ -179,6 +203,15 @@ def test_a_zip_without_a_file_at_its_top(site: Path) -> None:
     with zipfile.ZipFile("bare.zip", "a") as archive:
         archive.writestr("anything", b"")
     assert kinds("bare.zip") == []
+
+
+def test_junk_alone_is_no_reason_for_doubt(site: Path) -> None:
+    folder = zero()
+    (folder / ".DS_Store").write_bytes(b"")
+    done = harness("check", "--format-only")
+    assert done.exit_code == 0
+    assert "would be accepted: 1 warning" in done.stdout
+    assert "probably" not in done.stdout
 
 
 def test_no_data_no_check(site: Path) -> None:

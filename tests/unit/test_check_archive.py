@@ -77,8 +77,35 @@ def test_zip_in_a_folder_of_its_own(tmp_path: Path, data: Path) -> None:
 def test_what_is_no_zip(tmp_path: Path, data: Path) -> None:
     path = tmp_path / "a.zip"
     path.write_bytes(b"hello")
-    kinds = {finding.kind for finding in check(path, data).findings}
-    assert kinds == {FindingKind.ARCHIVE, FindingKind.NOTHING}
+    (finding,) = check(path, data).findings
+    assert (finding.kind, finding.found) == (FindingKind.ARCHIVE, "not a zip at all")
     (tmp_path / "link.zip").symlink_to("a.zip")
     with pytest.raises(DataError, match="symbolic link"):
         check(tmp_path / "link.zip", data)
+
+
+def test_refused_members_are_not_missing_too(tmp_path: Path, data: Path) -> None:
+    """PowerShell's backslashes were once an error a member, a missing field a pair, and a dummy."""
+    names = ("task_01\\disp_0001_0001.npz", "task_01\\disp_0002_0002.npz")
+    report = check(write_zip(tmp_path / "a.zip", dict.fromkeys(names, ZERO)), data)
+    assert {finding.kind for finding in report.findings} == {FindingKind.ARCHIVE}
+    states = [pair.state for pair in report.pairs if pair.task == "task_01"]
+    assert states == [FieldState.INVALID] * 2
+    names = ("/task_01/disp_0001_0001.npz", "task_01/disp_0002_0002.npz")
+    report = check(write_zip(tmp_path / "b.zip", dict.fromkeys(names, ZERO)), data)
+    (finding,) = report.findings
+    assert finding.found == "an absolute path: '/task_01/disp_0001_0001.npz'"
+    states = [pair.state for pair in report.pairs if pair.task == "task_01"]
+    assert states == [FieldState.INVALID, FieldState.VALID]
+
+
+def test_a_zip_of_which_nothing_can_be_used(tmp_path: Path, data: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("fields.tar.gz", b"x")
+    (finding,) = check(tmp_path / "a.zip", data).findings
+    assert finding.found == "an archive in the archive: 'fields.tar.gz'"
+
+
+def test_an_empty_zip_has_no_fields(tmp_path: Path, data: Path) -> None:
+    (finding,) = check(write_zip(tmp_path / "a.zip", {}), data).findings
+    assert finding.kind is FindingKind.NOTHING

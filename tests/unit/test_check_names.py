@@ -44,6 +44,7 @@ TASKS = (
     ),
 )
 FIRST, SECOND = "task_01/disp_0001_0002.npz", "task_01/disp_0003_0004.npz"
+NAME = PurePosixPath(FIRST).name
 CHAIN = ("task_02/disp_0007_0008.npz", "task_02/disp_0008_0009.npz")
 
 
@@ -87,22 +88,30 @@ def test_one_missing_field_of_an_attempted_task() -> None:
         ("task_01/disp_001_002.npz", "four digits", f"rename it to {FIRST}"),
         ("task_01/disp_0002_0001.npz", "ids are swapped", "on the grid of the fixed image"),
         ("task_01/disp_0001_0002.npy", "ends in .npy", "np.savez_compressed"),
-        ("task_01/disp_0001_0002.npz.npz", "ends in .npz.npz", "write it as .npz"),
+        ("task_01/disp_0001_0002.npz.npz", "ends in .npz.npz", f"rename it to {FIRST}"),
         ("task_01/disp_0001_0002.nii.gz", "ends in .nii.gz", "harness convert"),
         ("task_01/disp_0001_0002", "ends in nothing", "write it as .npz"),
         ("task_01/DISP_0001_0002.NPZ", "other capitals", f"rename it to {FIRST}"),
-        ("disp_0001_0002.npz", "in another folder", f"rename it to {FIRST}"),
-        ("submission/task_01/disp_0001_0002.npz", "in another folder", f"rename it to {FIRST}"),
-        ("Task1/disp_0001_0002.npz", "in another folder", f"rename it to {FIRST}"),
-        ("task_01/field_0001_0002.npz", "", f"rename it to {FIRST}"),
-        ("task_01/disp_0001_to_0002.npz", "", f"rename it to {FIRST}"),
+        ("disp_0001_0002.npz", "(at the top, not in task_01/)", f"move it to {FIRST}"),
+        ("x/task_01/disp_0001_0002.npz", "(in x/, not at the top)", f"move it to {FIRST}"),
+        ("Task1/disp_0001_0002.npz", "(in Task1/, not in task_01/)", f"move it to {FIRST}"),
+        (
+            "task_01/x/disp_0001_0002.npz",
+            "(in task_01/x/, not in task_01/)",
+            f"move it to {FIRST}",
+        ),
+        (f"Task1/{PurePosixPath(LONG).name}", "(in Task1/, not in task_01/)", f"move it to {LONG}"),
+        ("task_02/disp_0001_0002.npz", "(in task_02/, not in task_01/)", f"move it to {FIRST}"),
+        ("task_01/field_0001_0002.npz", f"(the name must be {NAME})", f"rename it to {FIRST}"),
+        ("task_01/disp_0001-0002.npz", f"(the name must be {NAME})", f"rename it to {FIRST}"),
+        ("task_01/disp_0001_to_0002.npz", f"(the name must be {NAME})", f"rename it to {FIRST}"),
     ],
 )
 def test_a_name_that_is_almost_right(name: str, why: str, fix: str) -> None:
     finding = only(match(name, SECOND).findings)
     assert (finding.severity, finding.kind) == (Severity.ERROR, FindingKind.MISNAMED)
     assert finding.pair == "task_01/0001_0002"
-    assert finding.found.startswith(name)
+    assert finding.found.startswith(f"{name} (")
     assert why in finding.found
     assert fix in finding.fix
 
@@ -124,19 +133,102 @@ def test_a_file_is_taken_for_one_pair_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "fix"),
+    ("found", "fix"),
     [
-        ("task_01/disp_0005_0006.npz", "the list of pairs has no pair 5,6"),
-        ("task_01/notes.txt", "it is not evaluated"),
+        ("task_01/disp_0005_0006.npz (the list of pairs has no pair 5,6)", "it is not evaluated"),
+        ("task_01/disp_0001_0002.npy (the field of task_01/0001_0002 is " + FIRST + ")", "leave"),
+        ("task_02/disp_0001_0002.npz (the field of task_01/0001_0002 is " + FIRST + ")", "leave"),
+        ("task_01/disp_0001_0000_0009_0001.npz", "leave it out, it is not evaluated"),
+        ("task_01/notes.txt", "leave it out, it is not evaluated"),
         (".DS_Store", "left behind"),
         ("__MACOSX/task_01/._disp_0001_0002.npz", "left behind"),
     ],
 )
-def test_a_file_that_no_pair_expects(name: str, fix: str) -> None:
-    finding = only(match(FIRST, SECOND, name).findings)
+def test_a_file_that_no_pair_expects(found: str, fix: str) -> None:
+    """A file beside the valid field was once said to be of no pair in the list."""
+    finding = only(match(FIRST, SECOND, found.partition(" (")[0]).findings)
     assert (finding.severity, finding.kind) == (Severity.WARNING, FindingKind.EXTRA)
-    assert finding.found == name
+    assert finding.found == found
     assert fix in finding.fix
+
+
+def test_a_flood_of_extra_files_is_a_finding_junk_another() -> None:
+    names = [f"task_01/disp_0005_{n:04d}.npz" for n in range(6, 500)]
+    shadows = [f"__MACOSX/task_01/._{n}" for n in range(50)]
+    extra, junk = match(FIRST, SECOND, *names, *shadows).findings
+    assert extra.found == (
+        "task_01/disp_0005_0006.npz (the list of pairs has no pair 5,6), "
+        "task_01/disp_0005_0007.npz (the list of pairs has no pair 5,7), "
+        "task_01/disp_0005_0008.npz (the list of pairs has no pair 5,8) "
+        "and 491 more that no pair expects"
+    )
+    assert extra.fix == "leave them out, they are not evaluated"
+    assert "and 47 more" in junk.found
+    assert "left behind" in junk.fix
+
+
+def test_a_field_of_a_task_that_is_not_attempted_is_not_to_be_deleted() -> None:
+    """It may be all that the team has of the pair; the task alone is no error, though."""
+    found = match(FIRST, SECOND, "task_01/disp_0007_0008.npz")
+    finding = only(found.findings)
+    assert (finding.severity, finding.kind) == (Severity.WARNING, FindingKind.EXTRA)
+    assert f"(the field of task_02/0007_0008 would be {CHAIN[0]})" in finding.found
+    assert "leave" not in finding.fix
+    assert found.attempted == {"task_01"}
+
+
+def test_a_whole_task_in_the_folder_of_another() -> None:
+    found = match(FIRST, SECOND, *(f"task_01/{PurePosixPath(name).name}" for name in CHAIN))
+    finding = only(found.findings)
+    assert (finding.severity, finding.kind) == (Severity.ERROR, FindingKind.MISNAMED)
+    assert finding.found.startswith("2 fields in task_01/, not in task_02/, such as task_01/")
+    assert finding.fix == "move them to task_02/"
+
+
+def test_a_file_where_both_tasks_have_the_pair() -> None:
+    """It may be either's, so it is not taken from the folder that it lies in."""
+    both = (
+        TaskPairs(task=CHALLENGE.task("task_01"), pairs=(make_pair("task_01", 1, 2),)),
+        TaskPairs(
+            task=CHALLENGE.task("task_02"),
+            pairs=(make_pair("task_02", 1, 2), make_pair("task_02", 3, 4)),
+        ),
+    )
+    there = ("task_02/disp_0001_0002.npz", "task_02/disp_0003_0004.npz")
+    assert match_names(both, map(PurePosixPath, there)).findings == ()
+
+
+@pytest.mark.parametrize("folder", ["my_submission/", "a/b/"])
+def test_all_fields_in_a_folder_are_one_finding(folder: str) -> None:
+    finding = only(match(*(folder + name for name in (FIRST, SECOND, *CHAIN))).findings)
+    assert (finding.severity, finding.kind) == (Severity.ERROR, FindingKind.MISNAMED)
+    assert finding.pair is None
+    assert finding.found == f"4 fields in {folder}, not at the top, such as {folder}{FIRST}"
+    assert finding.fix == f"check or zip {folder} instead, or move what is in it to the top"
+
+
+def test_all_fields_of_a_task_at_the_top_are_one_finding() -> None:
+    finding = only(match(NAME, PurePosixPath(SECOND).name).findings)
+    assert finding.found == f"2 fields at the top, not in task_01/, such as {NAME}"
+    assert finding.fix == (
+        "move them to task_01/; if this is task_01/ itself, check the folder that it is in"
+    )
+
+
+def test_spaces_around_a_name_are_shown() -> None:
+    finding = only(match("task_01/ disp_0001_0002.npz ", SECOND).findings)
+    assert finding.kind is FindingKind.MISNAMED
+    assert finding.found == "'task_01/ disp_0001_0002.npz ' (with spaces around the name)"
+    assert finding.fix == f"rename it to {FIRST}"
+
+
+@pytest.mark.parametrize("name", ["/" + FIRST, FIRST.replace("/", "\\"), "my/" + FIRST])
+def test_a_refused_file_is_not_missing(name: str) -> None:
+    """Why it is refused is told by whoever refused it."""
+    found = match_names(TASKS, [PurePosixPath(SECOND)], refused=[name])
+    assert found.findings == ()
+    assert found.refused == {"task_01/0001_0002"}
+    assert match_names(TASKS, [], refused=[name]).attempted == {"task_01"}
 
 
 @pytest.mark.parametrize("name", ["README.md", "dummy", "dummy.txt", ".inside_report.json"])

@@ -197,6 +197,13 @@ def test_another_kind_of_file(plain_path: Path, packed_path: Path) -> None:
         ({"dim": [-4, 8, 6, 10, 3, 1, 1, 1]}, "something unreadable"),
         ({"datatype": 64, "bitpix": 64}, "found float64; field.astype(np.float32)"),
         ({"datatype": 4, "bitpix": 16}, "found int16; whole numbers hold no parts of a voxel"),
+        (
+            {"datatype": 4, "bitpix": 16, "scl_slope": 0.01},
+            (
+                "found int16, scaled; store the displacements themselves, unscaled: "
+                "nib.Nifti1Image(field.astype(np.float32), np.eye(4))"
+            ),
+        ),
         ({"datatype": 128, "bitpix": 24}, "found RGB colours"),
         ({"datatype": 1536, "bitpix": 128}, "found float128"),
         ({"datatype": 0}, "found datatype 0"),

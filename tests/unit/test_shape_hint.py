@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from harness.challenge.field_error import FieldFileError
 from harness.challenge.model import FieldDtype, FieldSpec, Layout
 from harness.challenge.shape_hint import shape_hint
+from harness.challenge.stored_array import StoredArray, check_stored
 
 Array = npt.NDArray[Any]
 
@@ -38,15 +40,39 @@ def spec_of(layout: Layout, resolution: str = "half", grid: tuple[int, ...] = GR
 FIRST, LAST = spec_of(Layout.CHANNELS_FIRST), spec_of(Layout.CHANNELS_LAST)
 
 
-def mended(shape: tuple[int, ...], hint: str) -> list[tuple[int, ...]]:
-    """The shapes that come out of the lines that a hint gives; of alternatives, one each."""
-    fields: list[Array] = [np.zeros(shape, np.float32)]
+def executed(field: Array, hint: str) -> list[Array]:
+    """What comes out of the lines that a hint gives, one after another; of alternatives, each."""
+    fields = [field]
     for step in hint.split("; "):
         lines = re.findall(r"(?:np|scipy\.ndimage|field)[.\[].*?[])](?=$|;| or |, and)", step)
         names: dict[str, Any] = {"np": np, "scipy": type("scipy", (), {"ndimage": ndimage})}
         if lines:
             fields = [eval(line, {**names, "field": field}) for field in fields for line in lines]
-    return [field.shape for field in fields]
+    return fields
+
+
+def mended(shape: tuple[int, ...], hint: str) -> list[tuple[int, ...]]:
+    return [field.shape for field in executed(np.zeros(shape, np.float32), hint)]
+
+
+@pytest.mark.parametrize("wanted", FieldDtype)
+@pytest.mark.parametrize("resolution", ["half", "full"])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("found", ["float16", "float32", "float64", "int16", "bool"])
+def test_all_lines_executed_mend_type_and_shape(
+    wanted: FieldDtype, resolution: str, last: bool, found: str
+) -> None:
+    """The type was once told first, and ``zoom`` takes no float16: the advice crashed."""
+    spec = spec_of(Layout.CHANNELS_FIRST, resolution).model_copy(update={"dtype": wanted})
+    grid = OTHER[resolution]
+    field = np.ones((*grid, 3) if last else (3, *grid), found)
+    stored = StoredArray(shape=field.shape, dtype=found, big_endian=False, fortran_order=False)
+    with pytest.raises(FieldFileError) as caught:
+        check_stored(stored, spec)
+    (mended_field,) = executed(field, caught.value.fix)
+    assert mended_field.shape == spec.shape
+    assert mended_field.dtype == wanted.value
+    assert caught.value.fix.count(f"field.astype(np.{wanted.value})") in (1, 2)
 
 
 @pytest.mark.parametrize("layout", Layout)
@@ -78,7 +104,8 @@ def test_the_line_mends_the_shape(
             FIRST,
             (
                 "this is the full resolution, the challenge wants half: "
-                "scipy.ndimage.zoom(field, (1, 0.5, 0.5, 0.5), order=1)"
+                "scipy.ndimage.zoom(field.astype(np.float32), (1, 0.5, 0.5, 0.5), order=1); "
+                "field.astype(np.float16)"
             ),
         ),
         (
@@ -86,7 +113,9 @@ def test_the_line_mends_the_shape(
             spec_of(Layout.CHANNELS_LAST, "full"),
             (
                 "this is half the resolution, the challenge wants full: "
-                "scipy.ndimage.zoom(field, (2, 2, 2, 1), order=1)"
+                "scipy.ndimage.zoom(field.astype(np.float32), (2, 2, 2, 1), order=1); "
+                "field.astype(np.float16); "
+                "values are full-resolution voxels: double them if yours are of the half grid"
             ),
         ),
         ((3, 17, 12, 21), FIRST, "this is the full resolution, the challenge wants half"),
@@ -153,7 +182,7 @@ def test_two_axes_of_one_length_leave_a_doubt() -> None:
 def test_any_shape(shape: list[int], layout: Layout, resolution: str) -> None:
     hint = shape_hint(tuple(shape), spec_of(layout, resolution))
     assert hint.isprintable()
-    assert len(hint) < 300
+    assert len(hint) < 400
 
 
 @pytest.mark.parametrize(
