@@ -60,13 +60,16 @@ def _open(path: Path, name: PurePosixPath, max_bytes: int) -> Iterator[IO[bytes]
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise FieldError(f"{name}: cannot be packed ({error.strerror}); is it a link?") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size > max_bytes:
             raise FieldError(
                 f"{name}: cannot be packed: expected a regular file of at most {max_bytes} bytes"
             )
-        yield file
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            yield file
+    finally:
+        os.close(descriptor)
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
