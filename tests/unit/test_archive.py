@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import socket
 import stat
 import struct
@@ -22,7 +23,7 @@ import pytest
 
 from harness.challenge.archive import open_archive
 from harness.challenge.field_file import max_file_bytes, read_field
-from harness.errors import DataError, FieldError
+from harness.errors import DataError, FieldError, OutputError
 from tests.field_files import peak_bytes
 from tests.tiny import tiny_challenge
 
@@ -539,3 +540,33 @@ def test_damaged_member(path: Path, compression: int) -> None:
         assert archive.names == (NAMES[0],)
         with pytest.raises(FieldError, match="intact member"), archive.file(NAMES[0]):
             pass
+
+
+def test_no_room_for_a_copy(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full temporary folder ended the check in a traceback, in the middle of a zip.
+
+    What a file may grow to is limited here: the same error, from the same call, as on a full disk.
+    """
+    monkeypatch.setattr(tempfile, "tempdir", str(path.parent))
+    before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with opened(path, HONEST) as archive:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+        try:
+            with (
+                pytest.raises(OutputError, match=f"{path.parent}: expected room.*TMPDIR"),
+                archive.file(NAMES[0]),
+            ):
+                pass
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_no_temporary_folder(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(path.parent / "none"))
+    with (
+        opened(path, HONEST) as archive,
+        pytest.raises(OutputError, match="TMPDIR"),
+        archive.file(NAMES[0]),
+    ):
+        pass
