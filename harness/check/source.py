@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from harness.beneath import shown, walk
+from harness.beneath import open_folder_beneath, shown, walk
+from harness.challenge.field_error import unreadable
+from harness.challenge.model import FieldFormat
 from harness.check.archive import open_archive_source
 from harness.errors import DataError, OutputError
 from harness.store import LOCAL_SUBMISSION, RunDirectory
@@ -13,12 +17,13 @@ from harness.store import LOCAL_SUBMISSION, RunDirectory
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
-    from pathlib import Path, PurePosixPath
+    from pathlib import PurePosixPath
 
     from harness.beneath import Seen
     from harness.challenge.pairs import TaskPairs
     from harness.check.findings import Finding
 
+_SUFFIXES = tuple(suffix for kind in FieldFormat for suffix in kind.suffixes)
 _MAX_ENTRIES = 100_000  # files and folders
 _MAX_RECORD_BYTES = 1 << 26  # a pair takes some hundred
 
@@ -36,7 +41,7 @@ class FieldSource(Protocol):
 
     @property
     def names(self) -> tuple[PurePosixPath, ...]:
-        """Every file, relative to the top, in the order of their names."""
+        """Every file, and a folder that is named like a field, relative to the top, sorted."""
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -96,8 +101,9 @@ def _is_run(run: RunDirectory) -> bool:
 
 
 class FolderSource:
-    """A folder of fields. Links are listed, and never followed. Raises DataError when there is no
-    such folder, part of it cannot be looked at, or there is far too much in it."""
+    """A folder of fields. Links are listed, and never followed, and so is a folder that is named
+    like a field. Raises DataError when there is no such folder, part of it cannot be looked at, or
+    there is far too much in it."""
 
     is_upload = False
     findings: tuple[Finding, ...] = ()
@@ -128,9 +134,21 @@ class FolderSource:
                     f"{self.label}: expected a folder of fields, found more than {max_entries} "
                     "files and folders; is it the right folder?"
                 )
-            if not seen.is_folder:
+            if not seen.is_folder or seen.path.name.endswith(_SUFFIXES):
                 yield seen.path
 
     @contextmanager
     def file(self, name: PurePosixPath) -> Iterator[Path]:
-        yield self._folder / name
+        """By way of its folder's descriptor: a folder that became a link since it was listed is not
+        followed. (A system without /proc can only be trusted.) Raises FieldError."""
+        try:
+            parent = open_folder_beneath(self._folder, name.parent)
+        except OSError as error:
+            raise unreadable(
+                expected="a regular file reached without links", found=f"none ({error.strerror})"
+            ) from error
+        try:
+            here = Path(f"/proc/self/fd/{parent}")
+            yield (here if here.exists() else self._folder / name.parent) / name.name
+        finally:
+            os.close(parent)
