@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from harness.beneath import shown, walk
+from harness.beneath import open_folder_beneath, shown, walk
+from harness.challenge.field_error import unreadable
 from harness.challenge.model import FieldFormat
 from harness.check.archive import open_archive_source
 from harness.errors import DataError, OutputError
@@ -14,12 +17,13 @@ from harness.store import LOCAL_SUBMISSION, RunDirectory
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
-    from pathlib import Path, PurePosixPath
+    from pathlib import PurePosixPath
 
     from harness.beneath import Seen
     from harness.challenge.pairs import TaskPairs
     from harness.check.findings import Finding
 
+_SUFFIXES = tuple(suffix for kind in FieldFormat for suffix in kind.suffixes)
 _MAX_ENTRIES = 100_000  # files and folders
 _MAX_RECORD_BYTES = 1 << 26  # a pair takes some hundred
 
@@ -37,7 +41,7 @@ class FieldSource(Protocol):
 
     @property
     def names(self) -> tuple[PurePosixPath, ...]:
-        """Every file, relative to the top, in the order of their names."""
+        """Every file, and a folder that is named like a field, relative to the top, sorted."""
 
     @property
     def refused(self) -> tuple[str, ...]:
@@ -101,10 +105,6 @@ def _is_run(run: RunDirectory) -> bool:
     return True
 
 
-def _is_named_like_a_field(name: str) -> bool:
-    return name.endswith(tuple(suffix for kind in FieldFormat for suffix in kind.suffixes))
-
-
 class FolderSource:
     """A folder of fields. Links are listed, and never followed; so is a folder that has a field's
     name. Raises DataError when there is no such folder, part of it cannot be looked at, or there
@@ -143,7 +143,7 @@ class FolderSource:
                 )
             if not fields.isdisjoint(seen.path.parents):
                 continue
-            if seen.is_folder and not _is_named_like_a_field(seen.path.name):
+            if seen.is_folder and not seen.path.name.endswith(_SUFFIXES):
                 continue
             if seen.is_folder:
                 fields.add(seen.path)
@@ -151,4 +151,16 @@ class FolderSource:
 
     @contextmanager
     def file(self, name: PurePosixPath) -> Iterator[Path]:
-        yield self._folder / name
+        """By way of its folder's descriptor: a folder that became a link since it was listed is not
+        followed. (A system without /proc can only be trusted.) Raises FieldError."""
+        try:
+            parent = open_folder_beneath(self._folder, name.parent)
+        except OSError as error:
+            raise unreadable(
+                expected="a regular file reached without links", found=f"none ({error.strerror})"
+            ) from error
+        try:
+            here = Path(f"/proc/self/fd/{parent}")
+            yield (here if here.exists() else self._folder / name.parent) / name.name
+        finally:
+            os.close(parent)
