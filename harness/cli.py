@@ -246,14 +246,28 @@ def phantom(
 
     if if_empty and any(is_present(task, data) for task in load_challenge(challenge).tasks):
         return
+    for other in builtin_names():
+        if other != challenge:
+            for task in load_challenge(other).tasks:
+                if is_present(task, data):
+                    raise DataError(
+                        f"data folder {data}: {task.name} of {other} is there; give {challenge} a "
+                        "folder of its own, with --data"
+                    )
     truth = truth or data.parent / "truth"
-    console.note(f"making phantom data ({pairs} pairs a task, seed {seed}), about half a minute")
+
+    def say(cases: int, about_s: float) -> None:
+        time = f"{about_s:.0f} s" if about_s < 120 else f"{about_s / 60:.0f} min"
+        a_task = "1 pair a task" if pairs == 1 else f"{pairs} pairs a task"
+        console.note(f"making phantom data ({a_task}, seed {seed}): {cases} cases, about {time}")
+
     write_phantoms(
         data,
         truth,
         challenge=challenge,
         pairs_per_task=pairs,
         seed=seed,
+        on_begin=say,
         on_progress=lambda line: console.note(f"  {line}"),
     )
     console.note(f"data in {data}/, truth in {truth}/")

@@ -311,6 +311,25 @@ def test_phantom_of_an_edition_leaves_data_that_is_there_alone(tmp_path: Path) -
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_phantom_keeps_out_of_another_challenges_data(tmp_path: Path) -> None:
+    """LUMIR's files once joined those of 2021 in test/, and every later check saw both."""
+    write_data(tmp_path / "test")
+    before = sorted(tmp_path.rglob("*"))
+    done = harness("phantom", "--if-empty", "--challenge", "lumir2024", cwd=tmp_path)
+    assert done.returncode == errors.DataError.exit_code
+    assert "data folder test: task_01 of learn2reg2021 is there; give lumir2024" in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_phantom_where_nothing_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    done = harness("phantom", "--data", "file/test", "--truth", "truth", cwd=tmp_path)
+    assert done.returncode == errors.OutputError.exit_code
+    assert done.stderr.startswith("error: file/test")
+    assert "making phantom data" not in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
 def test_phantom_of_ones_own_challenge_cannot_be_made(team: Path) -> None:
     done = harness("phantom", "--challenge", "tiny.yaml", "--data", "other/test", cwd=team)
     assert done.returncode == errors.DataError.exit_code
