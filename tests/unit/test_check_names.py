@@ -276,7 +276,7 @@ def test_long_names_do_not_hold_us_up() -> None:
     start_s = time.process_time()
     found = match_names(tasks, names)
     assert time.process_time() - start_s < 4  # seconds; it takes a half
-    assert len(found.findings) == 22
+    assert len(found.findings) == 2
 
 
 def test_a_slip_in_a_name_is_seen_an_anagram_is_none() -> None:
