@@ -63,6 +63,7 @@ base-image: ## Make the base image from Debian packages, for sites without an im
 
 clean: ## Remove what the commands made: environment, caches, runs, fields (not test/ or truth/)
 	@rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -f submission.zip
 	@find submission -mindepth 1 ! -name README.md -delete
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -31,7 +31,7 @@ from harness.runner.plugin import ImagePair, LazyImage, RegistrationMethod, load
 from harness.runner.walk import task_info
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -104,6 +104,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="data folder (default: phantoms, made for this)")
     parser.add_argument("--truth", type=Path, help="truth folder of --data")
+    parser.add_argument("--tasks", nargs="*", help="only these (default: all there are)")
     parser.add_argument("--pairs", type=int, default=2, help="of each task, if made here (2)")
     parser.add_argument("--seed", type=int, default=2021, help="of the phantoms made here (2021)")
     parser.add_argument("--json", type=Path, help="where the results go (bench/results/)")
@@ -117,7 +118,8 @@ def main() -> int:
                 data_dir, truth_dir = Path(folder) / "test", Path(folder) / "truth"
                 print("making phantoms ...", file=sys.stderr, flush=True)
                 write_phantoms(data_dir, truth_dir, pairs_per_task=args.pairs, seed=args.seed)
-            tasks = read_pairs(load_challenge(), data_dir)
+            there = read_pairs(load_challenge(), data_dir)
+            tasks = [t for t in there if not args.tasks or t.task.name in args.tasks]
             tally = _measure(tasks, data_dir, truth_dir)
     except HarnessError as error:
         print(error, file=sys.stderr)
@@ -128,7 +130,7 @@ def main() -> int:
     return 0
 
 
-def _measure(tasks: tuple[TaskPairs, ...], data_dir: Path, truth_dir: Path) -> Tally:
+def _measure(tasks: Sequence[TaskPairs], data_dir: Path, truth_dir: Path) -> Tally:
     method, tally = load_method(ROOT / "method"), Tally()
     for found in tasks:
         task = found.task

@@ -24,6 +24,7 @@ from harness.cli_options import (
     EngineOption,
     RunsOption,
     TruthOption,
+    options_given,
 )
 from harness.collect import check_writable, publish_fields
 from harness.compare import compare
@@ -135,12 +136,14 @@ def run(
     rules = load_challenge(challenge)
     data = data.resolve()
     tasks = check_data(rules, data)
-    truth = (truth or data.parent / "truth").resolve()
+    named_truth, truth = truth, (truth or data.parent / "truth").resolve()
     for folder in (truth, submission.resolve(), runs.resolve()):
         if folder.is_relative_to(data):
             raise DataError(
                 f"{folder} lies in the data folder {data}, which the submission sees; put it beside"
             )
+    if named_truth is not None and not truth.is_dir():
+        raise DataError(f"truth folder {named_truth}: expected a folder, found none")
     check_writable(submission, (str(task.field.folder) for task in rules.tasks))
     check_writable(runs, (LOCAL_SUBMISSION,))
     chosen, image = _engine_and_image(engine, source, base_image)
@@ -177,7 +180,8 @@ def run(
     kept = shown.directory.path / "replaced"
     if publish_fields(shown.directory.fields_dir, submission, kept):
         console.note(f"  fields in {submission}/ that no run had made were moved to {kept}")
-    console.tell(_where_fields_are(shown.record, submission), to_stderr=as_json)
+    given = options_given(challenge, data)
+    console.tell(_where_fields_are(shown.record, submission, given), to_stderr=as_json)
     if failure is not None:
         raise failure
     raise typer.Exit(worst_exit_code(ended))
@@ -242,14 +246,28 @@ def phantom(
 
     if if_empty and any(is_present(task, data) for task in load_challenge(challenge).tasks):
         return
+    for other in builtin_names():
+        if other != challenge:
+            for task in load_challenge(other).tasks:
+                if is_present(task, data):
+                    raise DataError(
+                        f"data folder {data}: {task.name} of {other} is there; give {challenge} a "
+                        "folder of its own, with --data"
+                    )
     truth = truth or data.parent / "truth"
-    console.note(f"making phantom data ({pairs} pairs a task, seed {seed}), about half a minute")
+
+    def say(cases: int, about_s: float) -> None:
+        time = f"{about_s:.0f} s" if about_s < 120 else f"{about_s / 60:.0f} min"
+        a_task = "1 pair a task" if pairs == 1 else f"{pairs} pairs a task"
+        console.note(f"making phantom data ({a_task}, seed {seed}): {cases} cases, about {time}")
+
     write_phantoms(
         data,
         truth,
         challenge=challenge,
         pairs_per_task=pairs,
         seed=seed,
+        on_begin=say,
         on_progress=lambda line: console.note(f"  {line}"),
     )
     console.note(f"data in {data}/, truth in {truth}/")
@@ -328,10 +346,14 @@ def _engine_and_image(
     return chosen, image
 
 
-def _where_fields_are(record: RunRecord, submission: Path) -> str:
+def _where_fields_are(record: RunRecord, submission: Path, given: str) -> str:
     if any(pair.field_sha256 is not None for pair in record.pairs):
-        next_step = "`harness check` says whether they mean what you think, then `harness pack`"
-        return f"  fields  {submission}/\n  next    {next_step}"
+        place = "" if submission == Path("submission") else f" {submission}"
+        check, pack = (f"`harness {command}{place}{given}`" for command in ("check", "pack"))
+        return (
+            f"  fields  {submission}/\n"
+            f"  next    {check} says whether they mean what you think, then {pack}"
+        )
     return f"  fields  none; {submission}/ is as it was before this run"
 
 

@@ -40,6 +40,8 @@ def show(
     ] = False,
 ) -> None:
     """Say what a challenge asks for: tasks, grids, files with an example, docker line, limits."""
+    if as_json and as_yaml:
+        raise typer.BadParameter("--json and --yaml: ask for one of the two")
     challenge = load_challenge(source)
     if as_yaml:
         console.out.file.write(challenge_text(source))
@@ -73,9 +75,17 @@ def validate(
         console.warn(text)
     if data is None:
         return
-    for found in check_data(challenge, data.resolve()):
+    present = check_data(challenge, data.resolve())
+    for found in present:
         files = {path for pair in found.pairs for path in pair.inputs}
         console.out.file.write(
-            f"data fits: {found.task.name}, {len(found.pairs)} pairs in {found.task.pairs.path}, "
-            f"{len(files)} files\n"
+            f"data fits: {found.task.name}, {_counted(len(found.pairs), 'pair')} in "
+            f"{found.task.pairs.path}, {_counted(len(files), 'file')}\n"
         )
+    there = {found.task.name for found in present}
+    if skipped := [task.name for task in challenge.tasks if task.name not in there]:
+        console.out.file.write(f"not there, skipped: {', '.join(skipped)}\n")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from harness.challenge.model import builtin_names
+from harness.challenge.model import DEFAULT_CHALLENGE, builtin_names
 
 
 class EngineOption(StrEnum):
@@ -50,3 +51,11 @@ ChallengeOption = Annotated[
         "--challenge", help=f"A YAML file or one of the built-in: {', '.join(builtin_names())}."
     ),
 ]
+
+
+def options_given(challenge: str, data: Path) -> str:
+    """The options that the next command needs as well, for a hint that can be copied."""
+    options = "" if challenge == DEFAULT_CHALLENGE else f" --challenge {challenge}"
+    if data.resolve() != Path("test").resolve():
+        options += f" --data {os.path.relpath(data)}"
+    return options

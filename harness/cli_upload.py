@@ -11,10 +11,25 @@ from typing import Annotated
 
 import typer
 
-from harness.challenge.model import DEFAULT_CHALLENGE
+from harness.challenge.model import DEFAULT_CHALLENGE, builtin_names
 from harness.cli_options import ChallengeOption, DataOption, RunsOption  # noqa: TC001 - for typer
 from harness.plan import REFERENCE_IMAGE
 
+ChallengeOrRunsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--challenge",
+        help=f"A YAML file or one of the built-in: {', '.join(builtin_names())}. "
+        f"\\[default: a run's own, else {DEFAULT_CHALLENGE}]",
+        show_default=False,
+    ),
+]
+PathArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="A folder of fields, a run directory, the id of a dry run, or a zip to upload."
+    ),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
 
 
@@ -23,11 +38,9 @@ app = typer.Typer()
 
 @app.command()
 def check(
-    path: Annotated[
-        Path, typer.Argument(help="A folder of fields, a run directory, or the zip to upload.")
-    ] = Path("submission"),
+    path: PathArgument = Path("submission"),
     data: DataOption = Path("test"),
-    challenge: ChallengeOption = DEFAULT_CHALLENGE,
+    challenge: ChallengeOrRunsOption = None,
     runs: RunsOption = Path("runs"),
     meaning: Annotated[
         bool,
@@ -52,14 +65,12 @@ def check(
 
 @app.command("pack")
 def pack_fields(
-    path: Annotated[Path, typer.Argument(help="A folder of fields or a run directory.")] = Path(
-        "submission"
-    ),
+    path: PathArgument = Path("submission"),
     output: Annotated[Path, typer.Option("--output", "-o", help="The zip to write.")] = Path(
         "submission.zip"
     ),
     data: DataOption = Path("test"),
-    challenge: ChallengeOption = DEFAULT_CHALLENGE,
+    challenge: ChallengeOrRunsOption = None,
     runs: RunsOption = Path("runs"),
     force: Annotated[
         bool, typer.Option("--force", help="Pack fields with errors too, and overwrite the zip.")
@@ -68,7 +79,8 @@ def pack_fields(
     """Make the zip to upload, once `harness check` finds no error.
 
     The same fields always make the same bytes. Only fields of the challenge's pairs go into it, and
-    the file that the challenge's site wants at the top level. Exit code 21: errors, no zip.
+    the file that the challenge's site wants at the top level. Exit code 21: errors, no zip; with
+    --force 0, whatever they are.
     """
     from harness.upload import pack_fields as do  # noqa: PLC0415
 

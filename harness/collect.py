@@ -7,14 +7,15 @@ size; each copy is validated where the submission cannot reach it.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import stat
-from contextlib import suppress
+from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from harness.beneath import open_beneath, shown, walk
 from harness.challenge.field_file import (
     FieldState,
     check_field,
@@ -25,15 +26,14 @@ from harness.challenge.model import FieldFormat
 from harness.errors import FieldError, OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path, PurePosixPath
 
     from harness.challenge.model import FieldSpec
 
+_LOGGER = logging.getLogger(__name__)
 _COPY_BYTES = 1 << 20
 _FIELD_SUFFIXES = tuple(suffix for kind in FieldFormat for suffix in kind.suffixes)
-_MAX_DEPTH = 32  # folders in folders; some thousand make a path that no call takes any more
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,10 @@ def collect_field(
     output_dir: Path, names: Sequence[PurePosixPath], fields_dir: Path, spec: FieldSpec
 ) -> CollectedField:
     """Copy one field, under the first of its names that is there, to its place below
-    ``fields_dir`` and validate the copy; an invalid one is kept."""
+    ``fields_dir`` and validate the copy; an invalid one is kept.
+
+    Raises OSError only where it is our own copy that cannot be written.
+    """
     for name in names:
         found = _collect(output_dir, name, fields_dir / name, spec)
         if found.state is not FieldState.MISSING:
@@ -64,7 +67,7 @@ def _collect(
     output_dir: Path, field: PurePosixPath, destination: Path, spec: FieldSpec
 ) -> CollectedField:
     try:
-        descriptor = _open_beneath(output_dir, field)
+        descriptor = open_beneath(output_dir, field)
     except FileNotFoundError:
         return CollectedField(state=FieldState.MISSING)
     except OSError as error:
@@ -77,35 +80,51 @@ def _collect(
             problem = "expected a regular file, found a folder, pipe or device"
             return CollectedField(state=FieldState.INVALID, problem=problem)
         if status.st_size > max_file_bytes(spec):
-            problem = _why_too_large(descriptor, field.name, spec)
+            problem = _why_too_large(descriptor, field, spec)
             return CollectedField(
                 state=FieldState.INVALID, problem=problem, modified_ns=modified_ns
             )
         digest = _copy(descriptor, destination, max_file_bytes(spec))
     finally:
         os.close(descriptor)
-    try:
-        check_field(destination, spec)
-    except FieldError as error:
-        return CollectedField(
-            state=FieldState.INVALID, problem=str(error), sha256=digest, modified_ns=modified_ns
-        )
-    return CollectedField(state=FieldState.VALID, sha256=digest, modified_ns=modified_ns)
+    fault = _fault(field, lambda: check_field(destination, spec))
+    return CollectedField(
+        state=FieldState.VALID if fault is None else FieldState.INVALID,
+        problem=fault,
+        sha256=digest,
+        modified_ns=modified_ns,
+    )
 
 
-def _why_too_large(descriptor: int, name: str, spec: FieldSpec) -> str:
-    """What its headers say: the full resolution, double precision, or just its size."""
+def _fault(field: PurePosixPath, examine: Callable[[], object]) -> str | None:
+    """What is wrong with a field's content; None where ``examine`` finds nothing.
+
+    The boundary of one field: whatever a file makes our own code do, it costs that field alone, and
+    neither the run's record nor the other fields.
+    """
     try:
-        read_open_field(descriptor, name, spec)
+        examine()
     except FieldError as error:
         return str(error)
-    return "expected a file that is finished, found one that changed while it was read"
+    except Exception as error:
+        _LOGGER.warning("%s: could not be examined", field, exc_info=True)
+        return (
+            f"could not be examined ({type(error).__name__}): expected a field that can be read; "
+            "write it again with np.savez_compressed or NiBabel"
+        )
+    return None
+
+
+def _why_too_large(descriptor: int, field: PurePosixPath, spec: FieldSpec) -> str:
+    """What its headers say: the full resolution, double precision, or just its size."""
+    fault = _fault(field, lambda: read_open_field(descriptor, field.name, spec))
+    return fault or "expected a file that is finished, found one that changed while it was read"
 
 
 def read_small_file(output_dir: Path, path: PurePosixPath, limit_bytes: int) -> bytes | None:
     """A file of at most ``limit_bytes``, under the same rules; None when there is none."""
     try:
-        descriptor = _open_beneath(output_dir, path)
+        descriptor = open_beneath(output_dir, path)
     except OSError:
         return None
     status = os.fstat(descriptor)
@@ -182,49 +201,32 @@ def _is_named_like_a_field(path: Path) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class TreeUse:
-    """``entries``: files and folders. ``too_deep``: there is more, further down than we look."""
+    """``entries``: files and folders. ``unseen``: the first that cannot be looked at, and why:
+    what lies there may be of any size. None when everything was seen."""
 
     used_bytes: int
     entries: int
-    too_deep: bool
+    unseen: str | None
 
 
 def tree_use(folder: Path, max_entries: int) -> TreeUse:
-    """What lies below a folder, as far as it can be seen while it changes.
+    """What lies below a folder while it changes.
 
-    Ends early past ``max_entries``. Folders count: a submission can make millions of them, too.
+    Ends early past ``max_entries``, and at what cannot be looked at. Folders count: a submission
+    can make millions of them, too.
     """
     used_bytes = entries = 0
-    too_deep = False
-    folders = [(folder, 0)]
-    while folders and entries <= max_entries:
-        current, depth = folders.pop()
-        too_deep = too_deep or depth > _MAX_DEPTH
-        if depth > _MAX_DEPTH:
-            continue
-        with suppress(OSError), os.scandir(current) as listing:
-            # gone, or not ours to look into: the next look will tell
-            for entry in listing:
-                entries += 1
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append((Path(entry.path), depth + 1))
-                used_bytes += entry.stat(follow_symlinks=False).st_blocks * 512
-                if entries > max_entries:
-                    break
-    return TreeUse(used_bytes=used_bytes, entries=entries, too_deep=too_deep)
-
-
-def _open_beneath(root: Path, path: PurePosixPath) -> int:
-    """A descriptor of ``root/path``, refusing links in every part of ``path``."""
-    folder = os.open(root, _FOLDER)
-    try:
-        for part in path.parts[:-1]:
-            deeper = os.open(part, _FOLDER, dir_fd=folder)
-            os.close(folder)
-            folder = deeper
-        return os.open(path.name, _FILE, dir_fd=folder)
-    finally:
-        os.close(folder)
+    unseen: str | None = None
+    with closing(walk(folder)) as everything:
+        for seen in everything:
+            if seen.unseen is not None:
+                unseen = f"{shown(seen.path)} ({seen.unseen})"
+                break
+            entries += 1
+            used_bytes += seen.used_bytes
+            if entries > max_entries:
+                break
+    return TreeUse(used_bytes=used_bytes, entries=entries, unseen=unseen)
 
 
 def _copy(descriptor: int, destination: Path, limit_bytes: int) -> str:

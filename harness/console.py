@@ -67,7 +67,13 @@ class _Console(Console):
 def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else _PLAIN_WIDTH
-    return _Console(stderr=stderr, width=width, highlight=False, soft_wrap=not stream.isatty())
+    return _Console(
+        stderr=stderr,
+        width=width,
+        highlight=False,
+        emoji=False,  # a file may be called :skull:
+        soft_wrap=not stream.isatty(),
+    )
 
 
 out = _console(stderr=False)
@@ -75,20 +81,25 @@ err = _console(stderr=True)
 
 
 def note(text: str) -> None:
-    err.print(escape(text))
+    err.print(_plain(text))
 
 
 def tell(text: str, *, to_stderr: bool) -> None:
     """A line that belongs to the result."""
-    (err if to_stderr else out).print(escape(text))
+    (err if to_stderr else out).print(_plain(text))
 
 
 def warn(text: str) -> None:
-    err.print(f"[yellow]warning:[/] {escape(text)}")
+    err.print(f"[yellow]warning:[/] {_plain(text)}")
 
 
 def fail(text: str) -> None:
-    err.print(f"[red]error:[/] {escape(text)}")
+    err.print(f"[red]error:[/] {_plain(text)}")
+
+
+def _plain(text: str) -> str:
+    """Lines that a terminal shows and does not obey: a message may repeat a file's name."""
+    return escape("\n".join(map(harmless, text.split("\n"))))
 
 
 def show_plan(plan: Plan, info: EngineInfo, run_dir: RunDirectory) -> None:

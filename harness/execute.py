@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from harness.challenge.model import Limits, Mount
+    from harness.challenge.contract import Limits, Mount
     from harness.challenge.pairs import Pair
     from harness.collect import TreeUse
     from harness.plan import Plan
@@ -41,6 +41,7 @@ _LOOK_S = 1.0  # between two looks at the output folder and the machine
 _OUTPUT_LOOK_SHARE = 0.05  # of one processor, however much there is to look at
 _MAX_OUTPUT_ENTRIES = 100_000  # files and folders
 _STOP_GRACE_S = 5.0
+_AT_ONCE = (Cut.OUTPUT_LIMIT, Cut.OUTPUT_UNSEEN)  # it would go on writing meanwhile
 _CHALLENGE_TARGET = "/l2r/challenge.yaml"
 
 
@@ -203,20 +204,37 @@ def _run_to_its_end(
     exit_state: ExitState | None = None
     cut: Cut | None = None
     failure: str | None = None
+    unseen: str | None = None
     try:
         with engine.prepare(spec) as execution:
             execution.start()
             started = time.monotonic()
             try:
                 on_progress(Progress(step=Step.STARTED))
-                exit_state, cut = _stay(plan, run_dir, execution, watch, started, on_progress)
+                stayed = _stay(plan, run_dir, execution, watch, started, on_progress)
+                exit_state, cut, unseen = stayed.exit, stayed.cut, stayed.unseen
             except KeyboardInterrupt:
-                exit_state, cut = None, Cut.INTERRUPTED
+                cut = Cut.INTERRUPTED
             if cut is not None:  # recorded first: stopping may fail, and that is not the reason
-                exit_state = execution.stop(0.0 if cut is Cut.OUTPUT_LIMIT else _STOP_GRACE_S)
+                exit_state = execution.stop(0.0 if cut in _AT_ONCE else _STOP_GRACE_S)
     except EngineError as error:
         failure = str(error)
-    return Ended(exit=exit_state, cut=cut, failure=failure, duration_s=time.monotonic() - started)
+    return Ended(
+        exit=exit_state,
+        cut=cut,
+        failure=failure,
+        duration_s=time.monotonic() - started,
+        unseen=unseen,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stayed:
+    """How far a submission came: its exit, or why it must be ended."""
+
+    exit: ExitState | None = None
+    cut: Cut | None = None
+    unseen: str | None = None
 
 
 def _stay(
@@ -226,7 +244,7 @@ def _stay(
     watch: MachineWatch,
     started: float,
     on_progress: Callable[[Progress], None],
-) -> tuple[ExitState | None, Cut | None]:
+) -> _Stayed:
     """Until the submission has ended by itself, or must be ended at a limit."""
     limits = plan.challenge.limits
     next_look = next_output_look = started
@@ -235,7 +253,7 @@ def _stay(
             look()
             now = time.monotonic()
             if now - started > plan.deadline_s:
-                return None, Cut.TIMED_OUT
+                return _Stayed(cut=Cut.TIMED_OUT)
             if now >= next_look:
                 next_look = now + _LOOK_S
                 watch.sample(execution.cpu_seconds())
@@ -243,14 +261,16 @@ def _stay(
                     use = tree_use(run_dir.output_dir, _MAX_OUTPUT_ENTRIES)
                     took_s = time.monotonic() - now
                     next_output_look = now + took_s / _OUTPUT_LOOK_SHARE
-                    if _is_too_much(use, limits):
-                        return None, Cut.OUTPUT_LIMIT
+                    if (cut := _output_cut(use, limits)) is not None:
+                        return _Stayed(cut=cut, unseen=use.unseen)
         look(ended=True)
-    return exit_state, None
+    return _Stayed(exit=exit_state)
 
 
-def _is_too_much(use: TreeUse, limits: Limits) -> bool:
-    return use.used_bytes > limits.output_bytes or use.entries > _MAX_OUTPUT_ENTRIES or use.too_deep
+def _output_cut(use: TreeUse, limits: Limits) -> Cut | None:
+    if use.used_bytes > limits.output_bytes or use.entries > _MAX_OUTPUT_ENTRIES:
+        return Cut.OUTPUT_LIMIT
+    return None if use.unseen is None else Cut.OUTPUT_UNSEEN
 
 
 @contextmanager

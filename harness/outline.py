@@ -13,7 +13,8 @@ from harness.challenge.quantity import format_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness.challenge.model import Challenge, FieldSpec, Mount, Task
+    from harness.challenge.contract import Mount
+    from harness.challenge.model import Challenge, FieldSpec, Task
 
 _OF_LABELS = (Metric.DICE, Metric.DICE30, Metric.HD95)
 _OF_LANDMARKS = (Metric.TRE, Metric.TRE30)
@@ -62,7 +63,13 @@ def doubts(challenge: Challenge) -> list[str]:
             "container.mounts: none shows the whole data folder, so the reference image (the "
             "plugin in method/) cannot run; other images can"
         )
+    owners: dict[str, str] = {}
     for n, task in enumerate(challenge.tasks):
+        if (owner := owners.setdefault(task.field.path, task.name)) != task.name:
+            found.append(
+                f"tasks.{n}.field.path: {task.name} has that of {owner}, so pairs of the same case "
+                "ids would share a file"
+            )
         truth = task.truth
         for wanted, of, there in (
             (_OF_LABELS, "labels", truth.fixed_labels and truth.moving_labels),

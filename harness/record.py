@@ -37,13 +37,15 @@ _MAX_TOLD_CHARACTERS = 300
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How the submission's execution went. ``failure`` is the engine's own."""
+    """How the submission's execution went. ``failure`` is the engine's own; ``unseen``: see
+    Evidence."""
 
     exit: ExitState | None
     cut: Cut | None
     failure: str | None
     duration_s: float
     reserved_cpu: int | None = None
+    unseen: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +102,7 @@ def make_record(
             deadline_s=plan.deadline_s,
             limits=plan.challenge.limits,
             fields=tuple(pair.field_state for pair in pairs),
+            unseen=ended.unseen,
         )
     )
     warnings = [*verdict.warnings, *_witness_warnings(pairs, trace, inside, lost)]

@@ -18,16 +18,21 @@ if TYPE_CHECKING:
 
 
 class Cut(StrEnum):
-    """Why the harness ended a submission before it ended by itself."""
+    """Why the harness ended a submission before it ended by itself.
+
+    OUTPUT_UNSEEN  something in its output cannot be looked at, so that no limit could hold.
+    """
 
     TIMED_OUT = "timed_out"
     OUTPUT_LIMIT = "output_limit"
+    OUTPUT_UNSEEN = "output_unseen"
     INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """All that a verdict rests on. ``fields`` holds the state of every expected field."""
+    """All that a verdict rests on. ``fields`` holds the state of every expected field, ``unseen``
+    what of the output could not be looked at."""
 
     exit: ExitState | None
     cut: Cut | None
@@ -35,6 +40,7 @@ class Evidence:
     deadline_s: float
     limits: Limits
     fields: tuple[FieldState, ...]
+    unseen: str | None = None
 
     def count(self, state: FieldState) -> int:
         return self.fields.count(state)
@@ -67,6 +73,12 @@ def _cut_short(cut: Cut, evidence: Evidence) -> Verdict:
         limit = format_bytes(evidence.limits.output_bytes)
         reason = f"ended because its output grew past {limit}, or too many files or folders"
         return Verdict(status=RunStatus.OUTPUT_LIMIT, reason=reason, blame=Blame.SUBMISSION)
+    if cut is Cut.OUTPUT_UNSEEN:
+        reason = (
+            f"ended because part of its output cannot be looked at: {evidence.unseen}; leave "
+            "folders that anybody may enter, and few in each other"
+        )
+        return Verdict(status=RunStatus.OUTPUT_LIMIT, reason=reason, blame=Blame.SUBMISSION)
     return Verdict(
         status=RunStatus.INTERRUPTED,
         reason="ended because the harness was asked to stop",
@@ -93,7 +105,9 @@ def _by_itself(evidence: Evidence, exit_state: ExitState, exit_code: int) -> Ver
         return _unfinished(missing=missing, invalid=invalid, valid=valid)
     return Verdict(
         status=RunStatus.SUCCEEDED,
-        reason=f"all {valid} fields of the attempted tasks are valid",
+        reason=f"all {valid} fields of the attempted tasks are valid"
+        if valid != 1
+        else "the one field of the attempted tasks is valid",
         blame=None,
         warnings=(f"a child process {memory}",) if exit_state.out_of_memory else (),
     )

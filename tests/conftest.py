@@ -8,14 +8,21 @@ without the mark cannot reach a container engine: it is given an address where n
 from __future__ import annotations
 
 import os
+import tempfile
 from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from harness.engine.docker import DockerEngine
 from harness.errors import EngineError, ImageMissing
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 REQUIRE_DOCKER = "HARNESS_REQUIRE_DOCKER"
+_NOBODY = 65534  # the user without rights, by custom
 BASES = ("l2r-base:latest", "python:3.11-slim-bookworm")
 
 
@@ -63,3 +70,17 @@ def _no_engine_without_mark(
 ) -> None:
     if request.node.get_closest_marker("docker") is None:
         monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/this-test-lacks-the-docker-mark")
+
+
+@pytest.fixture
+def nobody_s_folder() -> Iterator[Path]:
+    """A folder of a user other than root, which no mode keeps out; the test runs as that user."""
+    user = os.geteuid() or _NOBODY
+    with tempfile.TemporaryDirectory(prefix="harness-test-") as name:
+        os.chown(name, user, -1)
+        before = os.geteuid()
+        os.seteuid(user)
+        try:
+            yield Path(name)
+        finally:
+            os.seteuid(before)

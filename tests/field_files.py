@@ -33,6 +33,18 @@ def field_refusal(path: Path, spec: FieldSpec, raw: bytes | None = None) -> str:
     return message
 
 
+def incomplete_deflate(content: bytes) -> bytes:
+    """One deflate block (RFC 1951, 3.2.7) whose codes, of 9 bits each, are half of those there are.
+
+    zlib refuses such a set of codes; ISA-L inflates it to ``content``.
+    """
+    start = "10100000000001100"  # last, dynamic, 257 literals, 1 distance, 7 lengths
+    lengths = "000" * 3 + "100" + "000" * 2 + "100"  # of the codes for 16, 17, 18, 0, 8, 7, 9
+    literals = "".join(f"{symbol:09b}" for symbol in (*content, 256))
+    bits = start + lengths + "1" * 257 + "0" + literals
+    return int(bits[::-1], 2).to_bytes(-(-len(bits) // 8), "little")
+
+
 def peak_bytes(action: Callable[[], object]) -> int:
     """The most memory that ``action`` held at a time, as far as Python and NumPy allocated it."""
     tracemalloc.start()

@@ -91,14 +91,17 @@ def write_data(
     return data_dir
 
 
-def dig(folder: Path, depth: int) -> None:
-    """Folders in folders, deeper than a path can be long."""
+def dig(folder: Path, depth: int, *, name: str = "deeper", content: bytes | None = None) -> None:
+    """Folders in folders, deeper than a path can be long; ``content``: of a file in the last."""
     here = os.open(folder, os.O_RDONLY)
     for _ in range(depth):
-        os.mkdir("deeper", dir_fd=here)
-        below = os.open("deeper", os.O_RDONLY, dir_fd=here)
+        os.mkdir(name, dir_fd=here)
+        below = os.open(name, os.O_RDONLY, dir_fd=here)
         os.close(here)
         here = below
+    if content is not None:
+        with os.fdopen(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=here), "wb") as file:
+            file.write(content)
     os.close(here)
 
 

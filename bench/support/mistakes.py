@@ -161,7 +161,6 @@ def degraded_fields(
         "true x 1.3": 1.3 * field,
         "true, smoothed over 8 voxels": _smooth(field, 4),
         "true, smoothed over 20 voxels": _smooth(field, 10),
-        "true x 0.8, smoothed over 20 voxels": _smooth(0.8 * field, 10),
         "the nearest affine map": (affine.T @ known).reshape(field.shape),
         "true + 1 voxel of noise": field + rng.normal(size=field.shape),
         "true + smooth error of 2 voxels": field + wave(2, 8),

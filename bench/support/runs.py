@@ -72,7 +72,6 @@ def run_with_harness(site: Site, image: Image, seconds: float) -> Measured:
         *(sys.executable, "-m", "harness", "run", image.reference, "--engine", "docker"),
         *("--challenge", str(site.challenge(seconds)), "--data", str(site.folder / "test")),
         *("--runs", str(site.folder / "runs"), "--submission", str(site.folder / "submission")),
-        *("--truth", str(site.folder / "none")),
     ]
     # As at a user's: from its second run on, Python finds its own modules compiled.
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

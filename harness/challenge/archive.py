@@ -30,7 +30,7 @@ from harness.challenge.field_file import max_file_bytes
 from harness.challenge.inflate import DamagedError
 from harness.challenge.model import FieldFormat
 from harness.challenge.zip_directory import ZipEnd, ZipEntry, open_entry, read_end, read_entries
-from harness.errors import DataError
+from harness.errors import DataError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -79,7 +79,8 @@ class FieldArchive:
     def file(self, name: PurePosixPath) -> Iterator[Path]:
         """A private copy of a member of ``names``, gone afterwards; threads may do so at a time.
 
-        Raises FieldError when the member is larger than the task's field may be, or damaged.
+        Raises FieldError when the member is larger than the task's field may be, or damaged, and
+        OutputError when the copy cannot be written.
         """
         entry = self._entries[name]
         limit = self._limit(name)
@@ -89,16 +90,16 @@ class FieldArchive:
                 found=str(entry.n_bytes),
                 fix="is it at full resolution, or in double precision?",
             )
-        with tempfile.TemporaryDirectory(prefix="harness-field-") as folder:
+        with _private_folder() as folder:
             ending = next((one for one in _ENDINGS if name.name.endswith(one)), "")
-            copy = Path(folder, f"field{ending}")
+            copy = folder / f"field{ending}"
             self._extract(entry, copy)
             yield copy
 
     def _extract(self, entry: ZipEntry, copy: Path) -> None:
         try:
-            stream = open_entry(_PositionedFile(self._descriptor), entry, self._end)
             with copy.open("xb") as target:
+                stream = open_entry(_PositionedFile(self._descriptor), entry, self._end)
                 # At most what the directory promised: for more the stream raises.
                 while chunk := stream.read(_COPY_BYTES):
                     target.write(chunk)
@@ -106,6 +107,8 @@ class FieldArchive:
             raise unreadable(
                 expected="an intact member of the zip", found=f"a damaged one ({error})"
             ) from error
+        except OSError as error:
+            raise _no_room(copy.parent, error) from error
 
     def _limit(self, name: PurePosixPath) -> int:
         """In bytes; of a file that no pair expects, that of the largest field."""
@@ -196,6 +199,25 @@ def open_archive(path: Path, expected: Mapping[PurePosixPath, FieldSpec]) -> Ite
         os.close(descriptor)
 
 
+@contextmanager
+def _private_folder() -> Iterator[Path]:
+    """A temporary folder that only we enter. Raises OutputError where none can be made."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="harness-field-")
+    except OSError as error:
+        raise _no_room(None, error) from error
+    with folder as name:
+        yield Path(name)
+
+
+def _no_room(folder: Path | None, error: OSError) -> OutputError:
+    place = "a temporary folder" if folder is None else str(folder.parent)
+    return OutputError(
+        f"{place}: expected room for one field of the zip, found none ({error.strerror}); "
+        "free some, or name another folder: TMPDIR=/somewhere harness check ..."
+    )
+
+
 class _PositionedFile:
     """A file that is open already, with a position of its own: several may be read at a time."""
 
@@ -208,7 +230,10 @@ class _PositionedFile:
         return offset
 
     def read(self, size: int, /) -> bytes:
-        data = os.pread(self._descriptor, size, self._position)
+        try:
+            data = os.pread(self._descriptor, size, self._position)
+        except OSError as error:
+            raise DamagedError(f"it cannot be read: {error.strerror}") from error
         self._position += len(data)
         return data
 

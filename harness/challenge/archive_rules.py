@@ -198,13 +198,16 @@ def _collision(first: str, second: str) -> ArchiveProblem:
 def overlaps(
     file: RandomAccess, entries: Sequence[ZipEntry], end: ZipEnd
 ) -> Iterator[tuple[int, ArchiveProblem]]:
-    """Members whose header or data is missing, leads astray, or is shared with another member."""
+    """Members whose header or data is missing, leads astray, or is shared with another member, also
+    with one whose header is not to be believed."""
     spans = []
     for i, entry in enumerate(entries):
         try:
-            spans.append((entry.header_offset, data_span(file, entry, end)[1], i))
+            stop = data_span(file, entry, end)[1]
         except DamagedError as error:
+            stop = entry.header_offset + entry.packed_bytes
             yield i, _damaged(entry, str(error))
+        spans.append((entry.header_offset, stop, i))
     spans.sort()
     furthest, before = 0, -1
     for start, stop, i in spans:
@@ -235,10 +238,10 @@ def _overlap(first: ZipEntry, second: ZipEntry) -> ArchiveProblem:
 
 def top_folder(names: Iterable[PurePosixPath], expected: Iterable[PurePosixPath]) -> str | None:
     """The one folder that all fields lie in, where they would be right without it."""
-    wanted = set(expected)
-    there = [name for name in names if len(name.parts) > 1]
+    wanted, found = set(expected), set(names)
+    there = [name for name in found if len(name.parts) > 1]
     tops = {name.parts[0] for name in there}
-    if len(tops) != 1 or any(name in wanted for name in there):
+    if len(tops) != 1 or wanted & found:
         return None
     (top,) = tops
     return top if any(name.relative_to(top) in wanted for name in there) else None

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
 Model = type[BaseModel]
@@ -17,24 +18,44 @@ Model = type[BaseModel]
 _OURS = "Value error, "  # pydantic's words before the message of a validator of ours
 _WORDS = (  # pydantic's and ours
     ("Input should be", "expected"),
+    ("greater than", "more than"),
     ("String should", "expected to"),
     ("Tuple should", "expected to"),
     (" tuple", " list"),
     (" after validation", ""),
     (", not 0", ""),
 )
+_KINDS: dict[type, str] = {
+    type(None): "nothing",
+    dict: "a mapping",
+    list: "a list",
+    str: "a text",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+}
 _MAX_SHOWN = 60  # characters of a file's own text that a message repeats
 
 
 def findings(error: ValidationError, root: Model) -> list[str]:
     """One line a finding, ``key: what is wrong``, for content that was validated as ``root``."""
-    return [_describe(item, root) for item in error.errors()]
+    return [_describe(item, root) for item in error.errors() if not _is_echo(item)]
 
 
-def did_you_mean(found: object, known: Iterable[str]) -> str:
+def did_you_mean(found: object, known: Iterable[str], *, likeness: float = 0.6) -> str:
     """``; did you mean 'x'?`` for the nearest of what is known; empty when nothing is near."""
-    near = difflib.get_close_matches(str(found), list(known), n=1)
+    near = difflib.get_close_matches(str(found), list(known), n=1, cutoff=likeness)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def kind_of(value: object) -> str:
+    """What a file has where something else was expected, in plain words."""
+    return _KINDS.get(type(value), f"a {type(value).__name__}")
+
+
+def _is_echo(item: ErrorDetails) -> bool:
+    """Is it a list that is too short only because items with findings of their own left it?"""
+    return item["type"] == "too_short" and item["ctx"]["actual_length"] < len(item["input"])
 
 
 def _describe(item: ErrorDetails, root: Model) -> str:
@@ -59,6 +80,10 @@ def _describe(item: ErrorDetails, root: Model) -> str:
             problem = f"expected {expected.replace(', ', ' or ')}, found {tag!r}{meant}"
         case "value_error":
             problem = item["msg"].removeprefix(_OURS)
+        case "string_pattern_mismatch":
+            problem = f"expected {_description(models, path[-1])}, found {_shown(found)}"
+        case "string_type" if isinstance(found, dict):
+            problem = "expected a text, found a mapping; a text with braces needs quotes around it"
         case _:
             problem = f"{_in_our_words(item['msg'])}, found {_shown(found)}"
     return f"{'.'.join(path)}: {problem}"
@@ -95,9 +120,19 @@ def _tag(model: Model) -> str | None:
 
 
 def _values(model: Model, key: object) -> Iterator[Any]:
+    yield from (field.annotation for field in _fields(model, key))
+
+
+def _description(models: list[Model], key: str) -> str:
+    """What a key's text must be, as its model says beside the pattern."""
+    told = (field.description for model in models for field in _fields(model, key))
+    return next((text for text in told if text), "another text")
+
+
+def _fields(model: Model, key: object) -> Iterator[FieldInfo]:
     for name, field in model.model_fields.items():
         if key in (name, field.alias):
-            yield field.annotation
+            yield field
 
 
 def _models_in(annotation: object) -> Iterator[Model]:

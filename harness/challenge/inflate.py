@@ -2,16 +2,14 @@
 
 Each stream's ``read(n)`` gives 1 to n bytes, or none at the end; what is behind the end is not
 silently left. Inflating takes most of the time that reading a field takes, so it is done in large
-pieces, and with ISA-L where its package is installed (same results, a third faster).
+pieces; with zlib always, since faster libraries accept streams that zlib, and with it the reference
+evaluation, refuses.
 """
 
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Any, Protocol
-
-if TYPE_CHECKING:
-    from types import ModuleType
+from typing import Protocol
 
 _CHUNK_BYTES = 1 << 16  # compressed bytes at a time
 _RAW, _GZIP = -15, 31  # zlib's window bits for bare deflate and for gzip
@@ -32,15 +30,6 @@ class RandomAccess(ByteStream, Protocol):
     """A file as far as it is used here; ``seek`` is from its start."""
 
     def seek(self, offset: int, /) -> int: ...
-
-
-def _fastest() -> ModuleType:
-    try:
-        from isal import isal_zlib  # noqa: PLC0415 - may be absent, and is in the container
-    except ImportError:
-        return zlib
-    module: ModuleType = isal_zlib
-    return module
 
 
 class FrugalFile:
@@ -83,28 +72,29 @@ class _Inflating:
     """What both compressed kinds share: one compressed member of a source, piece by piece."""
 
     def __init__(self, file: ByteStream, packed_bytes: int, window_bits: int) -> None:
-        self._zlib = _fastest()
         self._window_bits = window_bits
         self._source = StoredStream(file, packed_bytes)
         self._unread = b""
-        self._member: Any = self._zlib.decompressobj(window_bits)
+        self._member = zlib.decompressobj(window_bits)
 
     def _inflate(self, size: int) -> bytes:
         """Some bytes of the member; none at its end only."""
         if size < 1:  # to zlib, 0 is no limit
             return b""
-        while not self._member.eof:
+        ended = self._member.eof
+        while not ended:
             packed = self._unread or self._source.read(_CHUNK_BYTES)
             try:
-                data: bytes = self._member.decompress(packed, size)
-            except self._zlib.error as error:
+                data = self._member.decompress(packed, size)
+            except zlib.error as error:
                 raise DamagedError(f"cannot be inflated: {error}") from error
             self._unread = self._member.unconsumed_tail
-            if self._member.eof:
+            ended = self._member.eof
+            if ended:
                 self._unread = self._member.unused_data
             if data:
                 return data
-            if not packed and not self._member.eof:
+            if not packed and not ended:
                 raise DamagedError("its compressed data ends too early")
         return b""
 
@@ -147,7 +137,7 @@ class GunzippedStream(_Inflating):
                 self._unread += self._source.read(1)
             if not self._unread.startswith(_GZIP_MAGIC):
                 raise DamagedError("other bytes follow its compressed data")
-            self._member = self._zlib.decompressobj(self._window_bits)
+            self._member = zlib.decompressobj(self._window_bits)
         return data
 
 
@@ -162,12 +152,11 @@ class CheckedStream:
         self._left = n_bytes
         self._expected_crc = crc
         self._crc = 0
-        self._crc32 = _fastest().crc32
 
     def read(self, size: int, /) -> bytes:
         data = self._stream.read(size)
         self._left -= len(data)
-        self._crc = self._crc32(data, self._crc)
+        self._crc = zlib.crc32(data, self._crc)
         if self._left < 0:
             raise DamagedError("it inflates to more than its directory promises")
         if not data and size:

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import yaml
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     PositiveInt,
@@ -26,9 +24,10 @@ from pydantic import (
     model_validator,
 )
 
-from harness.challenge.findings import did_you_mean, findings
+from harness.challenge.contract import ContainerContract, Part, Upload
+from harness.challenge.contract import Limits as Limits  # noqa: PLC0414 - run records hold it too
+from harness.challenge.findings import did_you_mean, findings, kind_of
 from harness.challenge.pattern import CSV_NAMES, FieldPattern, Pattern, names_in
-from harness.challenge.quantity import Bytes, Seconds
 from harness.challenge.strict_yaml import load_yaml
 from harness.errors import ChallengeError
 
@@ -40,11 +39,10 @@ DEFAULT_CHALLENGE = "learn2reg2021"
 # In a task's truth folder, may be absent: lines of ``sha256sum`` over the images it belongs to.
 TRUTH_DIGESTS_FILE = "images.sha256"
 
+# The auxiliary files that a plugin gets as masks; it gets others by their role only.
+MASK_ROLES = ("fixed_mask", "moving_mask")
+
 Grid = tuple[PositiveInt, PositiveInt, PositiveInt]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
 class Metric(StrEnum):
@@ -68,7 +66,7 @@ class FieldDtype(StrEnum):
         return {FieldDtype.FLOAT16: 2, FieldDtype.FLOAT32: 4, FieldDtype.FLOAT64: 8}[self]
 
 
-class PairsCsv(_Model):
+class PairsCsv(Part):
     """Pairs come from a CSV file with a header and one row of case ids a pair."""
 
     format: Literal["csv"] = "csv"
@@ -77,7 +75,7 @@ class PairsCsv(_Model):
     moving_column: str = "moving"
 
 
-class PairsJson(_Model):
+class PairsJson(Part):
     """Pairs come from a ``<Task>_dataset.json``: lists of ``{"fixed": path, "moving": path}``.
 
     The first of ``lists`` that is there and not empty holds the pairs. Paths are relative to the
@@ -99,14 +97,14 @@ def _list_format(pairs: object) -> str:
     return str(getattr(pairs, "format", "csv"))
 
 
-class ImagePatterns(_Model):
+class ImagePatterns(Part):
     """Paths of a pair's two images, relative to the data folder."""
 
     fixed: Pattern
     moving: Pattern
 
 
-class AuxiliaryFile(_Model):
+class AuxiliaryFile(Part):
     """A further input of a pair: a mask, keypoints, ..."""
 
     path: Pattern
@@ -132,7 +130,7 @@ class Layout(StrEnum):
 Shape4 = tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
 
 
-class FieldSpec(_Model):
+class FieldSpec(Part):
     """What a displacement field file must be.
 
     ``shape`` is the array's whole shape. Values are displacements in voxels of the full-resolution
@@ -198,7 +196,7 @@ class FieldSpec(_Model):
         return 3 * x * y * z * max(dtype.itemsize for dtype in self.dtypes)
 
 
-class TruthPatterns(_Model):
+class TruthPatterns(Part):
     """Where a pair's truth lies, relative to the truth folder."""
 
     fixed_labels: Pattern | None = None
@@ -209,8 +207,14 @@ class TruthPatterns(_Model):
     fixed_mask: Pattern | None = None
 
 
-class Task(_Model):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+class Task(Part):
+    name: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$",
+            description="letters, digits, _ and -, a letter or digit first",
+        ),
+    ]
     title: str
     pairs: Annotated[
         Annotated[PairsCsv, Tag("csv")] | Annotated[PairsJson, Tag("dataset_json")],
@@ -222,6 +226,16 @@ class Task(_Model):
     field: FieldSpec
     truth: TruthPatterns = TruthPatterns()
     metrics: tuple[Metric, ...] = ()
+
+    @field_validator("auxiliary")
+    @classmethod
+    def _masks_are_spelt_right(
+        cls, auxiliary: dict[str, AuxiliaryFile]
+    ) -> dict[str, AuxiliaryFile]:
+        for role in auxiliary.keys() - MASK_ROLES:
+            if meant := did_you_mean(role.lower(), MASK_ROLES, likeness=0.85):
+                raise ValueError(f"the role {role!r} is no mask for a plugin{meant}")
+        return auxiliary
 
     @model_validator(mode="after")
     def _grids_fit(self) -> Task:
@@ -276,73 +290,15 @@ class Task(_Model):
         return PurePosixPath(self.pairs.path).parent
 
 
-class Mount(_Model):
-    """One bind mount of the container contract: ``data`` read-only, ``output`` writable."""
-
-    source: Literal["data", "output"]
-    target: Annotated[str, Field(pattern=r"^/[^:,]+$")]
-    path: Pattern = "."
-
-    @model_validator(mode="after")
-    def _path_is_one_of_data(self) -> Mount:
-        if names_in(self.path):
-            raise ValueError(f"expected path to name one file or folder, found {self.path!r}")
-        if self.source == "output" and PurePosixPath(self.path) != PurePosixPath():
-            raise ValueError("path is for source: data; the output folder is mounted whole")
-        return self
-
-    @property
-    def is_whole_data(self) -> bool:
-        return self.source == "data" and PurePosixPath(self.path) == PurePosixPath()
-
-
-class ContainerContract(_Model):
-    mounts: tuple[Mount, ...]
-    arguments: tuple[str, ...] = ()
-    environment: dict[str, str] = Field(default_factory=dict)
-
-    @field_validator("mounts")
-    @classmethod
-    def _one_output(cls, mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
-        if [m.source for m in mounts].count("output") != 1:
-            raise ValueError("expected exactly one mount with source: output")
-        targets = [m.target.rstrip("/") for m in mounts]
-        if twice := sorted({target for target in targets if targets.count(target) > 1}):
-            raise ValueError(f"expected a target each, found {twice[0]} twice")
-        return mounts
-
-
-class Upload(_Model):
-    """The zip that teams upload: fields in the output folder's layout, and ``dummy_file`` at its
-    top level where the challenge's site wants one (any file there will do)."""
-
-    dummy_file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
-
-
-class Limits(_Model):
-    """What a run may use. Sizes in bytes, durations in seconds.
-
-    The deadline of a run is ``setup_time_s + pair_time_s * pairs``. ``reserve_cpu`` allows the
-    harness to keep one of several CPUs from the submission, for a witness that gets no real-time
-    scheduling.
-    """
-
-    memory_bytes: Bytes = Field(alias="memory")
-    shared_memory_bytes: Bytes = Field(alias="shared_memory")
-    processes: PositiveInt
-    setup_time_s: Seconds = Field(alias="setup_time")
-    pair_time_s: Seconds = Field(alias="pair_time")
-    output_bytes: Bytes = Field(alias="output_size")
-    log_bytes: Bytes = Field(alias="log_size")
-    reserve_cpu: bool = True
-
-    def deadline_s(self, n_pairs: int) -> float:
-        return self.setup_time_s + self.pair_time_s * n_pairs
-
-
-class Challenge(_Model):
+class Challenge(Part):
     schema_version: Literal[1]
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    name: Annotated[
+        str,
+        Field(
+            pattern=r"^[a-z0-9][a-z0-9_-]*$",
+            description="lower-case letters, digits, _ and -, a letter or digit first",
+        ),
+    ]
     title: str
     container: ContainerContract
     upload: Upload = Upload()
@@ -389,22 +345,25 @@ def challenge_text(source: str | Path) -> str:
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
+        found = "not a text file"
+        if isinstance(error, OSError):
+            found = (error.strerror or str(error)).lower().removesuffix(" or directory")
         raise ChallengeError(
-            f"challenge {source}: neither a readable YAML file ({error}) nor one of the built-in "
-            f"challenges ({', '.join(builtin_names())}){did_you_mean(source, builtin_names())}"
+            f"challenge {source}: {found}; expected a YAML file or one of the built-in challenges "
+            f"({', '.join(builtin_names())}){did_you_mean(source, builtin_names())}"
         ) from error
     return text
 
 
 def parse_challenge(text: str, *, origin: str) -> Challenge:
     try:
-        content = load_yaml(text)
+        content = load_yaml(text, name=origin)
     except yaml.YAMLError as error:
         raise ChallengeError(f"challenge {origin}: not valid YAML: {error}") from error
     if not isinstance(content, dict):
+        found = "an empty file" if content is None else kind_of(content)
         raise ChallengeError(
-            f"challenge {origin}: expected keys such as name, tasks and limits, found "
-            f"{type(content).__name__}"
+            f"challenge {origin}: expected keys such as name, tasks and limits, found {found}"
         )
     try:
         return Challenge.model_validate(content)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from harness.challenge.field_error import FieldFileError, FieldProblem, unreadable
 from harness.challenge.inflate import ByteStream, DamagedError, RandomAccess, read_exactly
@@ -14,6 +14,7 @@ from harness.challenge.zip_directory import (
     STORED,
     ZipEnd,
     ZipEntry,
+    check_alone,
     open_entry,
     read_end,
     read_entries,
@@ -25,9 +26,13 @@ if TYPE_CHECKING:
 _MAX_HEADER_BYTES = 4096  # NumPy writes 128 or 192 for an array of four axes
 _MAX_DIRECTORY_BYTES = 1 << 16  # room for a few names to tell, where several arrays were saved
 _MAGIC = b"\x93NUMPY"
+_VERSIONS = ((1, 0), (2, 0), (3, 0))
 _PICKLE, _PICKLE_PROTOCOLS = b"\x80", (b"\2", b"\3", b"\4", b"\5")  # pickletools, PROTO
 _SAVE = "np.savez_compressed(path, field)"
 _SHOWN_NAMES = 4
+_MAX_AXES = 32  # of NumPy 1; NumPy 2 has room for 64
+_MAX_LENGTH = (1 << 63) - 1  # of an axis; Python refuses to print numbers that are far longer
+_KEYS = {"descr", "fortran_order", "shape"}
 # What an array's header is made of. Python's parser would warn of other texts, to standard error.
 _LITERALS = re.compile(r"""(?:[][{}(),:\s]|-?[0-9]+\b|True\b|False\b|'[^'\\]*'|"[^"\\]*")*+""")
 # NumPy's names, by the letter of the kind and the size in bytes (numpy.lib.format).
@@ -45,6 +50,7 @@ def open_npz(file: RandomAccess, file_bytes: int, spec: FieldSpec) -> OpenArray:
     _check_kind(file)
     end = read_end(file, file_bytes)
     entry = _only_entry(file, end)
+    check_alone(file, entry, end)
     stream = open_entry(file, entry, end)
     stored, header_bytes = _read_header(stream)
     layout = check_stored(stored, spec)
@@ -93,7 +99,7 @@ def _only_entry(file: RandomAccess, end: ZipEnd) -> ZipEntry:
 def _read_header(stream: ByteStream) -> tuple[StoredArray, int]:
     """The header of NumPy's NPY format, versions 1 to 3 (numpy.lib.format), and its length."""
     start = read_exactly(stream, len(_MAGIC) + 2)
-    if not start.startswith(_MAGIC) or start[6] not in (1, 2, 3):
+    if not start.startswith(_MAGIC) or tuple(start[6:]) not in _VERSIONS:
         raise unreadable(expected="a NumPy array inside the .npz file", found="something else")
     length_bytes = 2 if start[6] == 1 else 4
     length = int.from_bytes(read_exactly(stream, length_bytes), "little")
@@ -106,10 +112,12 @@ def _read_header(stream: ByteStream) -> tuple[StoredArray, int]:
 
 def _parsed(header: bytes) -> StoredArray:
     try:
-        text = header.decode("utf-8").strip()
-        if not _LITERALS.fullmatch(text):
-            raise ValueError("other than literals")
+        text = header.decode("ascii")
+        if not text.startswith("{") or not _LITERALS.fullmatch(text):
+            raise ValueError("other than a mapping of literals")
         content = ast.literal_eval(text)
+        if not isinstance(content, dict) or content.keys() != _KEYS:
+            raise ValueError("other keys than NumPy's")
         shape, descr = content["shape"], content["descr"]
         fortran_order = content["fortran_order"]
     except (
@@ -119,7 +127,7 @@ def _parsed(header: bytes) -> StoredArray:
         raise unreadable(expected="a NumPy array header", found="something unreadable") from error
     if type(fortran_order) is not bool:
         raise unreadable(expected="a NumPy array header", found="an order that is none")
-    if not isinstance(shape, tuple) or not all(type(n) is int for n in shape):
+    if not _is_shape(shape):
         raise unreadable(expected="a NumPy array header", found="a shape that is none")
     if not isinstance(descr, str):
         raise _wrong_dtype("one number a voxel", "an array of records")
@@ -130,6 +138,14 @@ def _parsed(header: bytes) -> StoredArray:
         dtype=_dtype_name(descr),
         big_endian=descr.startswith(">"),
         fortran_order=fortran_order,
+    )
+
+
+def _is_shape(shape: object) -> TypeGuard[tuple[int, ...]]:
+    return (
+        isinstance(shape, tuple)
+        and len(shape) <= _MAX_AXES
+        and all(type(n) is int and 0 <= n <= _MAX_LENGTH for n in shape)
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from harness.challenge.findings import kind_of
 from harness.challenge.model import PairsCsv, PairsJson
 from harness.errors import DataError
 
@@ -184,16 +185,18 @@ def _json_rows(
         findings.append(f"{source}: not valid JSON ({error})")
         return wanted, []
     if not isinstance(content, dict):
-        findings.append(f"{source}: expected an object with {wanted}, found {_kind(content)}")
+        findings.append(f"{source}: expected an object with {wanted}, found {kind_of(content)}")
         return wanted, []
     for name in pairs.lists:
         rows = content.get(name)
         if rows is not None and not isinstance(rows, list):
-            findings.append(f"{source}: expected {name} to be a list, found {_kind(rows)}")
+            findings.append(f"{source}: expected {name} to be a list, found {kind_of(rows)}")
             return name, []
         if rows:
             return name, rows
-    known = ", ".join(sorted(str(key) for key in content)[:12]) or "no keys"
+    # Lists first: one of them may be the list meant, under another name.
+    keys = sorted(content, key=lambda key: (not isinstance(content[key], list), key))
+    known = ", ".join(keys[:12]) or "no keys"
     findings.append(f"{source}: expected pairs in {wanted}, found none (its keys: {_cut(known)})")
     return wanted, []
 
@@ -213,7 +216,7 @@ def _json_image(
     source: PurePosixPath, where: str, value: object, findings: list[str]
 ) -> _JsonImage | None:
     if not isinstance(value, str):
-        findings.append(f"{where}: expected an image's path, found {_kind(value)}")
+        findings.append(f"{where}: expected an image's path, found {kind_of(value)}")
         return None
     path = source.parent / PurePosixPath(value)
     match = _NAME_END.search(path.name)
@@ -227,10 +230,6 @@ def _json_image(
         )
         return None
     return _JsonImage(path=path, case=int(match[1]), modality=int(match[2]))
-
-
-def _kind(value: object) -> str:
-    return "nothing" if value is None else type(value).__name__
 
 
 def _shown(text: str) -> str:

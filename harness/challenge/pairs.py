@@ -7,10 +7,12 @@ is no access in the sense of the timing rule, so the runner may do it inside the
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from harness.challenge.model import builtin_names
 from harness.challenge.nifti import NiftiError, read_header
 from harness.challenge.pair_lists import MAX_CASE_ID, Listed, list_pairs
 from harness.errors import DataError
@@ -123,12 +125,13 @@ def _absent_mounts(challenge: Challenge, data_dir: Path) -> list[str]:
 def _raise_if_any(findings: list[str], data_dir: Path) -> None:
     if findings:
         n = f"{len(findings)} finding{'s' if len(findings) > 1 else ''}"
-        raise DataError(f"data folder {data_dir}: {n}; nothing was run", findings)
+        raise DataError(f"data folder {data_dir}: {n}", findings)
 
 
 def _find_tasks(challenge: Challenge, data_dir: Path, findings: list[str]) -> tuple[TaskPairs, ...]:
     if not data_dir.is_dir():
-        raise DataError(f"data folder {data_dir}: expected a folder, found none")
+        way = _way_to_data(challenge, data_dir)
+        raise DataError(f"data folder {data_dir}: expected a folder, found none{way}")
     found: list[TaskPairs] = []
     try:
         for task in challenge.tasks:
@@ -142,12 +145,20 @@ def _find_tasks(challenge: Challenge, data_dir: Path, findings: list[str]) -> tu
     if not found:
         expected = ", ".join(_sign_of(task) for task in challenge.tasks)
         raise DataError(
-            f"data folder {data_dir}: expected at least one of {expected}, found none; unpack the "
-            "challenge's there, or make phantom data of a built-in one: "
-            f"`harness phantom --challenge {challenge.name}`"
+            f"data folder {data_dir}: expected at least one of {expected}, found none"
+            f"{_way_to_data(challenge, data_dir)}"
         )
     findings += _shared_names(found)
     return tuple(found)
+
+
+def _way_to_data(challenge: Challenge, data_dir: Path) -> str:
+    if challenge.name not in builtin_names():
+        return "; unpack the challenge's data there"
+    return (
+        "; unpack the challenge's data there or make phantom data: "
+        f"`harness phantom --challenge {challenge.name} --data {shlex.quote(str(data_dir))}`"
+    )
 
 
 def _check_images(tasks: tuple[TaskPairs, ...], data_dir: Path, findings: list[str]) -> None:

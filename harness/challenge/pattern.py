@@ -51,8 +51,8 @@ def _check_pattern(pattern: str) -> str:
     """A relative file path with names of :class:`PatternValues` in braces."""
     try:
         names = names_in(pattern)
-    except ValueError as error:
-        raise ValueError(f"{pattern!r} is not a valid pattern: {error}") from None
+    except ValueError:
+        raise ValueError(f"{pattern!r} is not a valid pattern: its braces do not match") from None
     if unknown := names - set(_EXAMPLE):
         further = ", ".join(f"{{{name}}}" for name in _EXAMPLE if name not in CSV_NAMES)
         raise ValueError(
@@ -63,8 +63,11 @@ def _check_pattern(pattern: str) -> str:
         )
     try:
         path = PurePosixPath(pattern.format(**_EXAMPLE))
-    except (ValueError, IndexError, KeyError) as error:
-        raise ValueError(f"{pattern!r} is not a valid pattern: {error}") from None
+    except (ValueError, IndexError, KeyError):
+        raise ValueError(
+            f"{pattern!r} is not a valid pattern: numbers are written like {{fixed:04d}}, for four "
+            "digits, names and splits without a colon"
+        ) from None
     if path.is_absolute() or ".." in path.parts:
         raise ValueError(f"expected a path inside the folder, found {pattern!r}")
     return pattern

@@ -22,8 +22,12 @@ _BYTES = {
 _SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
 
+_NEGATIVE = re.compile(r"\s*-\s*[0-9.]")
+
 
 def _parse(text: object, units: dict[str, float] | dict[str, int], example: str) -> float:
+    if _NEGATIVE.match(str(text)):
+        raise ValueError(f"expected more than 0, found {text!r}")
     match = _QUANTITY.fullmatch(str(text))
     unit = str(match[2]).lower() if match else ""
     number = float(match[1]) * units[unit] if match and unit in units else math.nan

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
+
+_BARE_PATTERN = re.compile(r"[^'\"#]*\{(?:fixed|moving)[^'\"]*")  # a whole line
 
 
 class _Loader(yaml.SafeLoader):
@@ -20,6 +23,21 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def load_yaml(text: str) -> object:
-    """The content of one document, plain types only. Raises YAMLError, also for a repeated key."""
-    return yaml.load(text, Loader=_Loader)
+def load_yaml(text: str, *, name: str) -> object:
+    """The content of one document, plain types only. Raises YAMLError, also for a repeated key.
+
+    ``name``: the file's, for the message.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        told = str(error).replace("<unicode string>", name)  # what PyYAML calls any text
+        raise yaml.YAMLError(told + _hint(error, text)) from error
+
+
+def _hint(error: yaml.YAMLError, text: str) -> str:
+    mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+    lines = text.splitlines()
+    if mark is None or mark.line >= len(lines) or not _BARE_PATTERN.fullmatch(lines[mark.line]):
+        return ""
+    return '\nPut a text with braces into quotes, as in "{fixed_name}.nii.gz"'

@@ -32,10 +32,15 @@ _ENTRY = struct.Struct("<4s4B4H3L5H2L")
 _ENTRY_MAGIC = b"PK\1\2"
 _LOCAL = struct.Struct("<4s2B4H3L2H")
 _LOCAL_MAGIC = b"PK\3\4"
+_DESCRIPTOR_MAGIC = b"PK\7\x08"
 _EXTRA = struct.Struct("<2H")
 _ZIP64_EXTRA = 1
+_PATH_EXTRA = 0x7075  # Info-ZIP's Unicode path: one byte, a CRC-32, and the name again
+_PATH_START = 5
+_MAX_VERSION = 63  # of the format, times ten, that a member may need; the last there is
 _FULL16, _FULL32 = 0xFFFF, 0xFFFFFFFF  # "the real number is elsewhere"
 
+_DESCRIPTOR = 1 << 3  # checksum and sizes follow the data
 _ENCRYPTED, _PATCH, _STRONG = 1 << 0, 1 << 5, 1 << 6
 _UTF8 = 1 << 11
 _MASKED = 1 << 13
@@ -54,12 +59,14 @@ class ZipEnd:
 class ZipEntry:
     """One member as the directory describes it; every number is a claim.
 
+    ``has_other_name``: programs that know Unicode paths extract it under a name that is not this.
     ``mode``: its Unix file mode, 0 where it carries none. It is taken from members made on other
     systems, too, since some programs that extract do.
     """
 
     raw_name: bytes
     name: str
+    has_other_name: bool
     method: int
     encrypted: bool
     crc: int
@@ -144,7 +151,7 @@ def _entry(directory: bytes, start: int) -> tuple[ZipEntry, int]:
     if len(directory) - start < _ENTRY.size:
         raise DamagedError("its directory is cut")
     fields = _ENTRY.unpack_from(directory, start)
-    magic, _, _, _, _, flags, method, _, _, crc = fields[:10]
+    magic, _, _, version, _, flags, method, _, _, crc = fields[:10]
     packed, size, name_bytes, extra_bytes, comment_bytes, disk, _, attributes, offset = fields[10:]
     name_start = start + _ENTRY.size
     extra_start = name_start + name_bytes
@@ -152,13 +159,14 @@ def _entry(directory: bytes, start: int) -> tuple[ZipEntry, int]:
     if magic != _ENTRY_MAGIC or after > len(directory):
         raise DamagedError("its directory is unreadable")
     raw_name = directory[name_start:extra_start]
-    extra = directory[extra_start : extra_start + extra_bytes]
+    extra = _extra_fields(directory[extra_start : extra_start + extra_bytes])
     size, packed, offset = _wide(extra, (size, packed, offset))
     if disk not in (0, _FULL16):
         raise DamagedError("a part of an archive in several files")
     entry = ZipEntry(
         raw_name=raw_name,
         name=_decoded(raw_name, flags),
+        has_other_name=_has_other_name(extra, raw_name),
         method=method,
         encrypted=bool(flags & (_ENCRYPTED | _STRONG | _MASKED)),
         crc=crc,
@@ -169,21 +177,28 @@ def _entry(directory: bytes, start: int) -> tuple[ZipEntry, int]:
     )
     if flags & _PATCH:
         raise DamagedError("a member is a patch of another file")
+    if version > _MAX_VERSION:
+        raise DamagedError("a member needs a version of the format that is none")
     return entry, after
 
 
-def _wide(extra: bytes, numbers: tuple[int, int, int]) -> list[int]:
-    """Size, packed size and offset, with those beyond 32 bits taken from the zip64 field."""
-    fields: list[bytes] = []
+def _extra_fields(extra: bytes) -> list[tuple[int, bytes]]:
+    """Kind and content of each."""
+    fields = []
     start = 0
     while len(extra) - start >= _EXTRA.size:
         kind, length = _EXTRA.unpack_from(extra, start)
         start += _EXTRA.size
         if start + length > len(extra):
             raise DamagedError("a member's extra field is unreadable")
-        if kind == _ZIP64_EXTRA:
-            fields.append(extra[start : start + length])
+        fields.append((kind, extra[start : start + length]))
         start += length
+    return fields
+
+
+def _wide(extra: list[tuple[int, bytes]], numbers: tuple[int, ...]) -> list[int]:
+    """Size, packed size and offset, with those beyond 32 bits taken from the zip64 field."""
+    fields = [content for kind, content in extra if kind == _ZIP64_EXTRA]
     wanted = [number for number in numbers if number == _FULL32]
     if not wanted:
         return list(numbers)
@@ -191,6 +206,10 @@ def _wide(extra: bytes, numbers: tuple[int, int, int]) -> list[int]:
         raise DamagedError("a member's zip64 field is missing or unreadable")
     wide = iter(struct.unpack_from(f"<{len(wanted)}Q", fields[0]))
     return [next(wide) if number == _FULL32 else number for number in numbers]
+
+
+def _has_other_name(extra: list[tuple[int, bytes]], raw_name: bytes) -> bool:
+    return any(kind == _PATH_EXTRA and content[_PATH_START:] != raw_name for kind, content in extra)
 
 
 def _decoded(raw: bytes, flags: int) -> str:
@@ -204,21 +223,67 @@ def data_span(file: RandomAccess, entry: ZipEntry, end: ZipEnd) -> tuple[int, in
     """Where a member's data starts and ends in the file, from its local header.
 
     Raises DamagedError where that header is missing, disagrees with the directory, or the data
-    reaches into the directory.
+    reaches into the directory; and for a member with two names.
     """
+    start, stop, _ = _local_span(file, entry, end)
+    return start, stop
+
+
+def check_alone(file: RandomAccess, entry: ZipEntry, end: ZipEnd) -> None:
+    """That the file is this member from its first byte to its directory, with nothing between.
+
+    Programs that look at a file's first bytes, ``numpy.load`` among them, see another file where
+    there is more. Raises DamagedError, also as :func:`data_span` does.
+    """
+    _, stop, has_descriptor = _local_span(file, entry, end)
+    if entry.header_offset:
+        raise DamagedError("other bytes come before its member")
+    n_between = end.directory_offset - stop
+    legal = _descriptors(entry) if has_descriptor else (b"",)
+    if n_between not in map(len, legal) or _read_at(file, stop, n_between) not in legal:
+        raise DamagedError("other bytes lie between its member and its directory")
+
+
+def _local_span(file: RandomAccess, entry: ZipEntry, end: ZipEnd) -> tuple[int, int, bool]:
+    """As :func:`data_span`, and whether checksum and sizes follow the data."""
     header = _read_at(file, entry.header_offset, _LOCAL.size)
-    magic, _, _, flags, method, _, _, _, _, _, name_bytes, extra_bytes = _LOCAL.unpack(header)
+    magic, version, _, flags, method, _, _, *claims, name_bytes, extra_bytes = _LOCAL.unpack(header)
     if magic != _LOCAL_MAGIC:
         raise DamagedError("a member's header is missing")
-    name = _read_at(file, entry.header_offset + _LOCAL.size, name_bytes)
+    crc, packed, size = claims
+    rest = _read_at(file, entry.header_offset + _LOCAL.size, name_bytes + extra_bytes)
+    name, extra = rest[:name_bytes], _extra_fields(rest[name_bytes:])
+    if entry.has_other_name or _has_other_name(extra, entry.raw_name):
+        raise DamagedError("a member has two names")
+    size, packed = _wide(extra, (size, packed))
     encrypted = bool(flags & (_ENCRYPTED | _STRONG | _MASKED))
-    if (name, method, encrypted) != (entry.raw_name, entry.method, entry.encrypted):
+    has_descriptor = bool(flags & _DESCRIPTOR)
+    real = (entry.crc, entry.packed_bytes, entry.n_bytes)
+    if (
+        (name, method, encrypted) != (entry.raw_name, entry.method, entry.encrypted)
+        or _decoded(name, flags) != entry.name
+        or version > _MAX_VERSION
+        or not all(
+            claim == number or (has_descriptor and not claim)
+            for claim, number in zip((crc, packed, size), real, strict=True)
+        )
+    ):
         raise DamagedError("a member's header and the directory disagree")
     start = entry.header_offset + _LOCAL.size + name_bytes + extra_bytes
     stop = start + entry.packed_bytes
     if stop > end.directory_offset:
         raise DamagedError("a member leads outside the file")
-    return start, stop
+    return start, stop, has_descriptor
+
+
+def _descriptors(entry: ZipEntry) -> tuple[bytes, ...]:
+    """What may follow a member's data: in 32 or 64 bits, with or without a signature."""
+    numbers = (entry.packed_bytes, entry.n_bytes)
+    sizes = [struct.pack("<2Q", *numbers)]
+    if max(numbers) <= _FULL32:
+        sizes.append(struct.pack("<2L", *numbers))
+    crc = struct.pack("<L", entry.crc)
+    return tuple(start + crc + end for start in (b"", _DESCRIPTOR_MAGIC) for end in sizes)
 
 
 def open_entry(file: RandomAccess, entry: ZipEntry, end: ZipEnd) -> ByteStream:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import zlib
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from harness.check.source import FieldSource
 
 _FIXED_MASK = "fixed_mask"
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +67,19 @@ class FieldsInImages:
     def _image(self, pair: Pair, place: PurePosixPath) -> LazyImage:
         image = LazyImage(self.data_dir / place)
         try:
+            _check_sum(image.path)
             _ = image.array
         except (OSError, EOFError, ValueError, zlib.error, ImageFileError) as error:
             raise DataError(
                 f"{place}, an image of {pair.key}: cannot be read ({error}); unpack the data again"
             ) from error
         return image
+
+
+def _check_sum(path: Path) -> None:
+    """Read a compressed file to its end, where its check sum is: NiBabel stops before that, and a
+    damaged image would speak against a field. Raises OSError, EOFError or zlib.error."""
+    if path.suffix == ".gz":
+        with gzip.open(path) as file:
+            while file.read(_CHUNK_BYTES):
+                continue

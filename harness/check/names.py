@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from harness.check.extra import extra_files
@@ -24,6 +25,8 @@ _NEAR_RATIO = 0.8  # difflib's measure; at four-digit ids one wrong digit is 0.9
 _MAX_CONSIDERED = 2000  # files that may be a missing field under another name
 _MAX_COMPARED = 100  # those of them that are compared letter by letter
 _MAX_PARTS = 16  # folders in folders above a file that is refused
+
+_MAX_COMPARED_LETTERS = 60  # of a name; a field's has 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +123,8 @@ def _is_ours(name: PurePosixPath) -> bool:
 def _meant(missing: Sequence[Pair], others: Sequence[PurePosixPath]) -> dict[str, PurePosixPath]:
     """By pair key, the file that was meant to be a missing field; each file for one pair only."""
     meant: dict[str, PurePosixPath] = {}
-    left = [FileName.of(path) for path in others if not is_junk(path)][:_MAX_CONSIDERED]
+    considered = islice((path for path in others if not is_junk(path)), _MAX_CONSIDERED)
+    left = [FileName.of(path) for path in considered]
     wanted = {pair.key: FileName.of(pair.field) for pair in missing}
     for is_it in (_differs_in_spelling, _has_the_ids, _has_the_ids_swapped, _looks_alike):
         for pair in missing:
@@ -197,7 +201,11 @@ def _looks_alike(name: FileName, pair: Pair, expected: FileName) -> bool:
     del pair
     if len(name.ids) >= 2:
         return False  # two other ids are another pair, however alike the names look
-    return difflib.SequenceMatcher(None, name.stem, expected.stem).ratio() >= _NEAR_RATIO
+    two = difflib.SequenceMatcher(
+        None, name.stem[:_MAX_COMPARED_LETTERS], expected.stem[:_MAX_COMPARED_LETTERS]
+    )
+    bounds = (two.real_quick_ratio, two.quick_ratio, two.ratio)  # each dearer, and never higher
+    return all(bound() >= _NEAR_RATIO for bound in bounds)
 
 
 def _missing(pair: Pair) -> Finding:

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from harness.beneath import open_folder_beneath, shown, walk
+from harness.challenge.field_error import unreadable
 from harness.challenge.model import FieldFormat
 from harness.check.archive import open_archive_source
-from harness.errors import DataError
+from harness.errors import DataError, OutputError
 from harness.store import LOCAL_SUBMISSION, RunDirectory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
+    from pathlib import PurePosixPath
 
+    from harness.beneath import Seen
     from harness.challenge.pairs import TaskPairs
     from harness.check.findings import Finding
 
-_MAX_FILES = 100_000
-_MAX_DEPTH = 32  # folders in folders
+_SUFFIXES = tuple(suffix for kind in FieldFormat for suffix in kind.suffixes)
+_MAX_ENTRIES = 100_000  # files and folders
+_MAX_RECORD_BYTES = 1 << 26  # a pair takes some hundred
 
 
 class FieldSource(Protocol):
@@ -36,7 +41,7 @@ class FieldSource(Protocol):
 
     @property
     def names(self) -> tuple[PurePosixPath, ...]:
-        """Every file, relative to the top, in the order of their names."""
+        """Every file, and a folder that is named like a field, relative to the top, sorted."""
 
     @property
     def refused(self) -> tuple[str, ...]:
@@ -58,62 +63,104 @@ def open_source(path: Path, runs_dir: Path, tasks: Sequence[TaskPairs]) -> Itera
 
     Raises DataError when ``path`` is none of these.
     """
-    run = runs_dir / LOCAL_SUBMISSION / path
-    folder = path if path.exists() or not run.is_dir() else run
-    if folder.is_dir():
-        fields = RunDirectory(folder).fields_dir
-        is_run = RunDirectory(folder).record_path.is_file()
-        yield FolderSource(fields if is_run else folder, label=str(path))
+    folder = _folder(path, runs_dir)
+    if folder is not None:
+        yield FolderSource(folder, label=str(path))
         return
-    if path.exists() or path.is_symlink():
-        with open_archive_source(path, tasks) as source:
-            yield source
-        return
-    raise DataError(
-        f"{path}: expected a folder of fields, a run or a zip, found no such file or folder, nor a "
-        f"run in {runs_dir / LOCAL_SUBMISSION}/"
-    )
+    with open_archive_source(path, tasks) as source:
+        yield source
 
 
-def _is_field(name: str) -> bool:
-    return name.endswith(tuple(suffix for kind in FieldFormat for suffix in kind.suffixes))
+def _folder(path: Path, runs_dir: Path) -> Path | None:
+    """The folder that holds the fields; None for what is no folder."""
+    try:
+        run = runs_dir / LOCAL_SUBMISSION / path
+        folder = path if path.exists() or not run.is_dir() else run
+        if folder.is_dir():
+            return RunDirectory(folder).fields_dir if _is_run(RunDirectory(folder)) else folder
+        if not path.exists() and not path.is_symlink():
+            raise DataError(
+                f"{path}: expected a folder of fields, a run or a zip, found no such file or "
+                f"folder, nor a run in {runs_dir / LOCAL_SUBMISSION}/"
+            )
+    except OSError as error:
+        raise DataError(f"{path}: cannot be looked at ({error.strerror})") from error
+    return None
+
+
+def _is_run(run: RunDirectory) -> bool:
+    """Is it a run that ended, with fields of its own?
+
+    A folder that only says so, or whose fields are a link to somebody else's, is a plain folder.
+    """
+    record, fields = run.record_path, run.fields_dir
+    if not record.is_file() or record.is_symlink() or record.stat().st_size > _MAX_RECORD_BYTES:
+        return False
+    if not fields.is_dir() or fields.is_symlink():
+        return False
+    try:
+        run.read_record()
+    except OutputError:
+        return False
+    return True
 
 
 class FolderSource:
-    """A folder of fields. Links are listed, and never followed; so is a folder that is called as a
-    field is. Raises DataError when there is no
-    such folder, or far too much in it."""
+    """A folder of fields. Links are listed, and never followed; so is a folder that has a field's
+    name. Raises DataError when there is no such folder, part of it cannot be looked at, or there
+    is far too much in it."""
 
     is_upload = False
     refused: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
 
-    def __init__(self, folder: Path, label: str | None = None) -> None:
-        self._folder = folder.resolve()
+    def __init__(
+        self, folder: Path, label: str | None = None, *, max_entries: int = _MAX_ENTRIES
+    ) -> None:
         self.label = label or str(folder)
-        if not self._folder.is_dir():
+        try:
+            self._folder = folder.resolve()
+            is_folder = self._folder.is_dir()
+        except OSError as error:
+            raise DataError(f"{folder}: cannot be looked at ({error.strerror})") from error
+        if not is_folder:
             raise DataError(f"{folder}: expected a folder of fields or a zip, found none")
-        self.names = tuple(sorted(self._walk()))
+        with closing(walk(self._folder)) as everything:
+            self.names = tuple(sorted(self._files(everything, max_entries)))
 
-    def _walk(self) -> Iterator[PurePosixPath]:
-        count = 0
-        for parent, folders, files in os.walk(self._folder):
-            here = Path(parent).relative_to(self._folder)
-            links = [name for name in folders if Path(parent, name).is_symlink()]
-            # A folder that is called as a field is, which is told when it is to be read.
-            fields = [name for name in folders if name not in links and _is_field(name)]
-            folders[:] = [name for name in folders if name not in fields]
-            if len(here.parts) >= _MAX_DEPTH:
-                raise DataError(f"{self.label}: expected fields, found folders {_MAX_DEPTH} deep")
-            for name in (*files, *links, *fields):
-                count += 1
-                if count > _MAX_FILES:
-                    raise DataError(
-                        f"{self.label}: expected a folder of fields, found more than {_MAX_FILES} "
-                        "files; is it the right folder?"
-                    )
-                yield PurePosixPath(here / name)
+    def _files(self, everything: Iterable[Seen], max_entries: int) -> Iterator[PurePosixPath]:
+        fields: set[PurePosixPath] = set()  # folders that have a field's name
+        for count, seen in enumerate(everything):
+            if seen.unseen is not None:
+                raise DataError(
+                    f"{self.label}: expected fields in folders that can be looked into, found "
+                    f"{shown(seen.path)}, which cannot ({seen.unseen}); is it the right folder?"
+                )
+            if count >= max_entries:
+                raise DataError(
+                    f"{self.label}: expected a folder of fields, found more than {max_entries} "
+                    "files and folders; is it the right folder?"
+                )
+            if not fields.isdisjoint(seen.path.parents):
+                continue
+            if seen.is_folder and not seen.path.name.endswith(_SUFFIXES):
+                continue
+            if seen.is_folder:
+                fields.add(seen.path)
+            yield seen.path
 
     @contextmanager
     def file(self, name: PurePosixPath) -> Iterator[Path]:
-        yield self._folder / name
+        """By way of its folder's descriptor: a folder that became a link since it was listed is not
+        followed. (A system without /proc can only be trusted.) Raises FieldError."""
+        try:
+            parent = open_folder_beneath(self._folder, name.parent)
+        except OSError as error:
+            raise unreadable(
+                expected="a regular file reached without links", found=f"none ({error.strerror})"
+            ) from error
+        try:
+            here = Path(f"/proc/self/fd/{parent}")
+            yield (here if here.exists() else self._folder / name.parent) / name.name
+        finally:
+            os.close(parent)

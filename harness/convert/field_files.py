@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import math
+import tokenize
 import zipfile
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 import nibabel as nib
 import numpy as np
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from nibabel.arrayproxy import ArrayProxy
+
     from harness.challenge.field import FloatArray
 
 NUMPY_SUFFIXES = (".npy", ".npz")
@@ -30,6 +34,8 @@ PART = ".part."  # goes before a file's name until it is whole
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 _ITK_TRANSFORMS = (".h5", ".hdf5", ".mat", ".tfm", ".xfm", ".txt")
 _MAX_HEADER_BYTES = 4096  # NumPy writes 128 or 192
+_MAX_OFFSET_BYTES = 1 << 24  # NIfTI's header and extensions, which nobody reads here
+_MAX_AXIS = 1 << 63  # NumPy's own; a larger number may be too long even to be shown
 _DISPVECT = 1006  # NIFTI_INTENT_DISPVECT: ITK takes these vectors for RAS
 _VECTOR = 1007  # NIFTI_INTENT_VECTOR: what ITK itself writes, LPS
 _HEADER_READERS: dict[tuple[int, int], Callable[..., tuple[tuple[int, ...], bool, np.dtype]]] = {
@@ -137,17 +143,40 @@ def _open_nifti(path: Path) -> FieldFile:
 def _nifti_values(path: Path) -> FloatArray:
     try:
         if path.name.endswith(".gz"):
-            # NiBabel stops at the last voxel, before the checksum, and damage would go unnoticed.
-            with gzip.open(path) as file:
-                image = nib.nifti1.Nifti1Image.from_bytes(file.read())
+            image = nib.nifti1.Nifti1Image.from_bytes(_inflated(path))
         else:
             image = nib.nifti1.Nifti1Image.from_filename(path)
         values: FloatArray = np.asanyarray(image.dataobj)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, OverflowError, zlib.error) as error:
         raise FieldError(f"expected a NIfTI file, found a damaged one ({error})") from error
+    except MemoryError as error:
+        raise FieldError("expected values that fit into memory, found more") from error
     if not np.issubdtype(values.dtype, np.floating):
         raise FieldError(f"expected floating-point values, found {values.dtype}")
     return values
+
+
+def _inflated(path: Path) -> bytes:
+    """Header and values of a compressed NIfTI file, and no more of what it may inflate to.
+
+    One byte more is asked for: NiBabel stops at the last voxel, before the checksum, and damage
+    would go unnoticed.
+    """
+    image = nib.nifti1.Nifti1Image.from_filename(path)
+    offset = cast("ArrayProxy", image.dataobj).offset
+    if offset > _MAX_OFFSET_BYTES:
+        raise FieldError(
+            f"expected values within {_MAX_OFFSET_BYTES} bytes, found them {offset} in"
+        )
+    n_bytes = offset + math.prod(image.shape) * image.header.get_data_dtype().itemsize
+    with gzip.open(path) as file:
+        content = file.read(n_bytes)
+        if file.read(1):
+            raise FieldError(
+                f"expected a NIfTI file, found a damaged one (more than the {n_bytes} bytes that "
+                "its header promises)"
+            )
+    return content
 
 
 @contextmanager
@@ -165,8 +194,13 @@ def _numpy_stream(path: Path) -> Iterator[IO[bytes]]:
                 raise FieldError(f"expected one array in the file, found {len(names)} ({shown})")
             with archive.open(names[0]) as member:
                 yield member
-    except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
+    except (
+        *(zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError),
+        *(tokenize.TokenError, SyntaxError, TypeError, OverflowError),
+    ) as error:  # the last four, and RecursionError, come from headers that are no Python literal
         raise FieldError(f"expected a NumPy file, found a damaged one ({error})") from error
+    except MemoryError as error:
+        raise FieldError("expected values that fit into memory, found more") from error
     except (OSError, ValueError) as error:
         raise FieldError(f"cannot be read as a NumPy file ({error})") from error
 
@@ -181,6 +215,8 @@ def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
         raise FieldError("expected numbers, found pickled Python objects, which are not opened")
     if not np.issubdtype(dtype, np.floating):
         raise FieldError(f"expected floating-point values, found {dtype}")
+    if not all(0 <= n < _MAX_AXIS for n in shape):
+        raise FieldError("expected a shape, found axes no array can have")
     return shape, dtype
 
 
@@ -194,6 +230,8 @@ def _numpy_values(path: Path) -> FloatArray:
         values: FloatArray = np.lib.format.read_array(
             stream, allow_pickle=False, max_header_size=_MAX_HEADER_BYTES
         )
+        if stream.read(1):  # of a zip's member this checks the CRC-32, too
+            raise FieldError(f"expected {values.nbytes} bytes of values, found more")
         return values
 
 

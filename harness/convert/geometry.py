@@ -80,11 +80,17 @@ def nifti_geometry(image: nib.nifti1.Nifti1Image, path: Path) -> Geometry:
     gives none (sheared axes), and for units other than millimetres.
     """
     header = image.header
-    unit = header.get_xyzt_units()[0]
+    try:
+        unit = header.get_xyzt_units()[0]
+        sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
+    except (KeyError, ValueError) as error:  # a unit or a quaternion that is none
+        raise DataError(
+            f"{path}: expected a unit and a position in space, found none that can be read "
+            f"({error}); save the image again"
+        ) from error
     if unit not in ("mm", "unknown"):
         raise DataError(f"{path}: expected spacing in mm, found {unit}; save it in mm")
     x, y, z = (int(n) for n in image.shape[:3])
-    sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
     if sform is not None and qform is not None:
         apart_mm = _corner_distance_mm(sform, qform, (x, y, z))
         if apart_mm > _SAME_MM:

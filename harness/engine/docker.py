@@ -107,7 +107,10 @@ class DockerEngine:
         """Without ``base_image``: the Dockerfile's own base, else the offline base, if here."""
         say = on_output or _log.info
         if not (folder / "Dockerfile").is_file():
-            raise BuildError(f"{folder}: expected a Dockerfile, found none; is the folder right?")
+            raise BuildError(
+                f"{folder}: expected a Dockerfile, found none; is the folder right? "
+                "`--engine process` runs a folder with method.py without one"
+            )
         arguments = {} if base_image is None else {BASE_ARGUMENT: base_image}
         build = ClassicBuild(
             api=self._client.api, folder=folder, tag=tag, arguments=arguments, on_output=say
@@ -200,8 +203,8 @@ class DockerEngine:
 
 def _missing(reference: str, why: str) -> ImageMissing:
     return ImageMissing(
-        f"no image {reference}: {why}; build it with `make build`, or load an uploaded one with "
-        "`docker load -i <file>`"
+        f"no image {reference}: {why}; build it with `docker build -t {reference} FOLDER` (the "
+        "repository's own with `make build`), or load an uploaded one with `docker load -i FILE`"
     )
 
 

@@ -27,12 +27,13 @@ if TYPE_CHECKING:
     from harness.engine.base import Helper, HelperSpec, RunSpec
 
 METHOD_FOLDER = "method"
+METHOD_FILE = "method.py"
 RUNNER = (sys.executable, "-P", "-m", "harness.runner")  # -P: not the working directory's modules
 
 
 class ProcessEngine:
-    """See :class:`harness.engine.base.Engine`. An image is a folder that holds ``method/``; its
-    reference is that folder, its ID a digest of the method's files.
+    """See :class:`harness.engine.base.Engine`. An image is a folder that holds ``method/``, or
+    ``method.py`` itself; its reference is that folder, its ID a digest of the method's files.
 
     ``command`` replaces the reference runner (for tests).
     """
@@ -59,33 +60,27 @@ class ProcessEngine:
         base_image: str | None = None,  # noqa: ARG002
         on_output: Callable[[str], None] | None = None,  # noqa: ARG002
     ) -> Image:
-        method = folder / METHOD_FOLDER
-        if not method.is_dir():
-            raise BuildError(
-                f"{folder}: expected a folder named {METHOD_FOLDER} in it, found none; without a "
-                "container engine only method folders can be run"
-            )
-        return Image(id=method_digest(method), reference=str(folder.resolve()))
+        return Image(id=method_digest(_method_of(folder)), reference=str(folder.resolve()))
 
     def find(self, reference: str) -> Image:
         raise ImageMissing(
-            f"no image {reference}: without a container engine only method folders can be run, no "
-            "images; install Docker or Podman for those"
+            f"no image {reference}: the process engine runs folders with a method and no images; "
+            "those need Docker or Podman, and --engine docker"
         )
 
     def prepare(self, spec: RunSpec) -> ChildExecution:
         folder = Path(spec.image.reference)
         if self.build(folder, tag=spec.image.reference).id != spec.image.id:
             raise EngineError(
-                f"{folder / METHOD_FOLDER} has changed since it was identified; start again"
+                f"{_method_of(folder)} has changed since it was identified; start again"
             )
-        return ChildExecution(spec, self._command, method=folder / METHOD_FOLDER)
+        return ChildExecution(spec, self._command, method=_method_of(folder))
 
     def shares_our_kernel(self, find_image: Callable[[], Image]) -> bool:  # noqa: ARG002
         return True
 
     def helper(self, spec: HelperSpec) -> Helper:
-        raise EngineError(f"{spec.name}: without a container engine there are no containers")
+        raise EngineError(f"{spec.name}: the process engine has no containers")
 
     def sweep(self) -> tuple[str, ...]:
         """End what is left of runs whose harness died; only their first process died with it."""
@@ -97,6 +92,17 @@ class ProcessEngine:
         for mark, process in orphans.items():
             ProcessTree(process.pid, mark).end(grace_s=0.0)
         return tuple(orphans)
+
+
+def _method_of(folder: Path) -> Path:
+    if (folder / METHOD_FOLDER).is_dir():
+        return folder / METHOD_FOLDER
+    if (folder / METHOD_FILE).is_file():
+        return folder
+    raise BuildError(
+        f"{folder}: expected {METHOD_FOLDER}/{METHOD_FILE} in it, or {METHOD_FILE}, found neither; "
+        "the process engine runs nothing else"
+    )
 
 
 def method_digest(folder: Path) -> str:

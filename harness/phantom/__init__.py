@@ -33,6 +33,7 @@ def write_phantoms(
     seed: int = 2021,
     tasks: Sequence[str] | None = None,
     workers: int | None = None,
+    on_begin: Callable[[int, float], None] | None = None,
     on_progress: Callable[[str], None] | None = None,
 ) -> None:
     """Write a challenge's data (images, masks, lists of pairs) below `data_dir`, and below
@@ -41,7 +42,8 @@ def write_phantoms(
     Without `tasks` all of the challenge's. A case's files depend on `seed`, task and case id only,
     whatever the number of pairs and of worker processes (None: one for each CPU). What is written
     appears when it is complete, the truth's first; a task whose folder holds anything already, or
-    whose files are there, raises `DataError` before any work.
+    whose files are there, raises `DataError` before any work, a folder that cannot be written to
+    `OutputError`. `on_begin` is then told the number of cases and about how many seconds they take.
     `on_progress` is told in this process about every finished case. The workers are spawned, so a
     script that calls this needs the usual `if __name__ == "__main__"` guard or `workers=1`.
     """
@@ -53,5 +55,6 @@ def write_phantoms(
         seed=seed,
         tasks=tasks,
         workers=workers or os.cpu_count() or 1,
+        on_begin=on_begin,
         on_progress=on_progress,
     )

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import shutil
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.challenge.model import TRUTH_DIGESTS_FILE
-from harness.errors import DataError
+from harness.errors import DataError, OutputError
 from harness.phantom.files import write_digests
 from harness.phantom.recipes import RECIPES, Job, Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+_CASE_S = 5.0  # that a process takes for a case: measured 4 (2021) to 7 (NLST)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +75,7 @@ def generate(
     seed: int,
     tasks: Sequence[str] | None,
     workers: int,
+    on_begin: Callable[[int, float], None] | None,
     on_progress: Callable[[str], None] | None,
 ) -> None:
     """See `harness.phantom.write_phantoms`."""
@@ -82,6 +87,45 @@ def generate(
         )
     if pairs_per_task < 1:
         raise DataError(f"phantom data: {pairs_per_task} pairs a task asked for; ask for 1 or more")
+    with _output_errors(data_dir):
+        _generate(
+            data_dir,
+            truth_dir,
+            recipes,
+            challenge=challenge,
+            pairs_per_task=pairs_per_task,
+            seed=seed,
+            workers=workers,
+            on_begin=on_begin,
+            on_progress=on_progress,
+        )
+
+
+@contextmanager
+def _output_errors(data_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:  # of whoever is told about the progress
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"{error.filename or data_dir}: cannot be written ({error.strerror}); name folders "
+            "that can, with --data and --truth"
+        ) from error
+
+
+def _generate(
+    data_dir: Path,
+    truth_dir: Path,
+    recipes: Sequence[Recipe],
+    *,
+    challenge: str,
+    pairs_per_task: int,
+    seed: int,
+    workers: int,
+    on_begin: Callable[[int, float], None] | None,
+    on_progress: Callable[[str], None] | None,
+) -> None:
     targets = [
         (
             Target.of(recipe, data_dir, recipe.data_names),
@@ -97,6 +141,8 @@ def generate(
             for recipe, (data, truth) in zip(recipes, targets, strict=True)
             for job in _jobs(challenge, recipe, pairs_per_task, seed, data, truth)
         ]
+        if on_begin is not None:
+            on_begin(len(jobs), _CASE_S * math.ceil(len(jobs) / workers))
         for job in _execute(jobs, workers):
             if on_progress is not None:
                 on_progress(f"{job.task} case {job.case}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import socket
 import stat
 import struct
@@ -23,7 +24,7 @@ import pytest
 
 from harness.challenge.archive import open_archive
 from harness.challenge.field_file import max_file_bytes, read_field
-from harness.errors import DataError, FieldError
+from harness.errors import DataError, FieldError, OutputError
 from tests.field_files import peak_bytes
 from tests.tiny import tiny_challenge
 
@@ -212,6 +213,23 @@ def test_common_top_folder(path: Path, top: str) -> None:
 def test_a_task_folder_is_no_top_folder(path: Path) -> None:
     assert problems(path, zipped((FIRST, FILE))) == []
     assert problems(path, zipped(("elsewhere/a.npz", FILE))) == []
+
+
+def test_no_top_folder_beside_fields_at_the_top(path: Path) -> None:
+    """Where fields have no folder, a copy of them in one was read in their place, under their
+    names, and the zip was told to be in a folder."""
+    name = PurePosixPath("disp_0001_0002.npz")
+    other = npz(FIELD + np.float16(7))
+    path.write_bytes(zipped((str(name), FILE), (f"x/{name}", other)))
+    with open_archive(path, {name: SPEC}) as archive:
+        assert archive.problems == ()
+        assert archive.names == (name, "x" / name)
+        with archive.file(name) as copy:
+            assert copy.read_bytes() == FILE
+    path.write_bytes(zipped((f"x/{name}", FILE), ("dummy.txt", b"x")))
+    with open_archive(path, {name: SPEC}) as archive:
+        assert archive.names == (name, PurePosixPath("dummy.txt"))
+        assert [problem.found for problem in archive.problems] == ["everything in a folder 'x'"]
 
 
 # --- What is no archive -------------------------------------------------------------------------
@@ -453,10 +471,12 @@ def test_time_of_as_many_bad_members_as_are_looked_at(path: Path) -> None:
     assert time.process_time() - start < 2
 
 
-def test_overlapping_members(path: Path) -> None:
+@pytest.mark.parametrize("honest", [True, False])
+def test_overlapping_members(path: Path, honest: bool) -> None:
     """A kernel of zeros that every member shares, the next header quoted by the one before.
 
     The way of the 42 kB that unpack to gigabytes without a nested archive (Fifield, WOOT 2019).
+    Whether the headers tell of it or not.
     """
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     zeros = bytes(10_000)
@@ -464,9 +484,10 @@ def test_overlapping_members(path: Path) -> None:
     crc = zlib.crc32(zeros)
     names = [str(name).encode() for name in NAMES]
     local = b""
-    for name in names:
+    for i, name in enumerate(names):
+        packed = len(kernel) + honest * sum(30 + len(later) for later in names[i + 1 :])
         local += struct.pack(
-            "<4s5H3L2H", b"PK\3\4", 20, 0, 8, 0, 0, crc, len(kernel), len(zeros), len(name), 0
+            "<4s5H3L2H", b"PK\3\4", 20, 0, 8, 0, 0, crc, packed, len(zeros), len(name), 0
         )
         local += name
     directory, offset = b"", 0
@@ -503,6 +524,81 @@ def test_overlapping_members(path: Path) -> None:
     with opened(path, body + directory + end) as archive:
         assert archive.names == ()
         assert any("in the same bytes" in problem.found for problem in archive.problems)
+
+
+def raw_zip(name: bytes, *, local: bytes = b"", central: bytes = b"", **changes: int) -> bytes:
+    """A zip of ``FILE``, with extra fields, and numbers of either header changed."""
+    crc, n = zlib.crc32(FILE), len(FILE)
+    there = {"version": 20, "flags": 0, "crc": crc, "packed": n, "size": n, **changes}
+    head = struct.pack(
+        *("<4s5H3L2H", b"PK\3\4", there["version"], there["flags"], 0, 0, 0),
+        *(there["crc"], there["packed"], there["size"], len(name), len(local)),
+    )
+    entry = struct.pack("<4s6H3L5H2L", b"PK\1\2", 20, there.get("needed", 20), there["flags"],
+        0, 0, 0, crc, n, n, len(name), len(central), 0, 0, 0, 0, 0) + name + central  # fmt: skip
+    offset = 30 + len(name) + len(local) + n
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, len(entry), offset, 0)
+    return head + name + local + FILE + entry + end
+
+
+def unicode_path(name: bytes) -> bytes:
+    return struct.pack("<2HBL", 0x7075, 5 + len(name), 1, zlib.crc32(FIRST.encode())) + name
+
+
+@pytest.mark.parametrize("place", ["local", "central"])
+@pytest.mark.parametrize("other", [str(NAMES[1]), "../../evil.npz", ""])
+def test_member_with_two_names(path: Path, place: str, other: str) -> None:
+    """unzip believes Info-ZIP's Unicode path rather than the name: with two members that name each
+    other, it swapped the fields that we had checked."""
+    field = {place: unicode_path(other.encode())}
+    with opened(path, raw_zip(FIRST.encode(), **field)) as archive:  # type: ignore[arg-type]
+        (problem,) = archive.problems
+        assert problem.found == f"a damaged one (a member has two names): {FIRST!r}"
+        assert archive.names == ()
+
+
+def test_member_with_its_name_twice(path: Path) -> None:
+    same = unicode_path(FIRST.encode())
+    with opened(path, raw_zip(FIRST.encode(), local=same, central=same)) as archive:
+        assert archive.problems == ()
+        assert archive.names == (NAMES[0],)
+
+
+@pytest.mark.parametrize("name", ["crc", "packed", "size"])
+@pytest.mark.parametrize("value", [0, 10, 2**32 - 1])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_header_that_lies(path: Path, name: str, value: int, streamed: bool) -> None:
+    """Programs that read an archive from its start believe the header before the data, and got
+    another content than those that begin with the directory."""
+    raw = raw_zip(FIRST.encode(), flags=8 * streamed, **{name: value})  # type: ignore[arg-type]
+    with opened(path, raw) as archive:
+        if streamed and value == 0:  # it is told behind the data
+            assert archive.problems == ()
+        else:
+            (problem,) = archive.problems
+            assert problem.kind == "damaged"
+            assert archive.names == ()
+
+
+def test_sizes_in_a_zip64_field(path: Path) -> None:
+    """As programs write them which do not know how long a member will be."""
+    for size, packed, flags, is_right in (
+        (len(FILE), len(FILE), 0, True),
+        (len(FILE), len(FILE) + 1, 0, False),
+        (0, 0, 0, False),
+        (0, 0, 8, True),
+    ):
+        wide = struct.pack("<2H2Q", 1, 16, size, packed)
+        full = {"size": 2**32 - 1, "packed": 2**32 - 1, "flags": flags}
+        with opened(path, raw_zip(FIRST.encode(), local=wide, **full)) as archive:  # type: ignore[arg-type]
+            assert (archive.names == (NAMES[0],)) is is_right
+
+
+def test_version_that_no_program_knows(path: Path) -> None:
+    for changes in ({"needed": 64}, {"needed": 255}, {"version": 64}):
+        assert problems(path, raw_zip(FIRST.encode(), **changes))  # type: ignore[arg-type]
+    assert not problems(path, raw_zip(FIRST.encode(), needed=63, version=45))
+    assert not problems(path, raw_zip(FIRST.encode(), needed=20 | 3 << 8))  # the upper byte: system
 
 
 def test_two_entries_of_one_member(path: Path) -> None:
@@ -560,3 +656,33 @@ def test_damaged_member(path: Path, compression: int) -> None:
         assert archive.names == (NAMES[0],)
         with pytest.raises(FieldError, match="intact member"), archive.file(NAMES[0]):
             pass
+
+
+def test_no_room_for_a_copy(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full temporary folder ended the check in a traceback, in the middle of a zip.
+
+    What a file may grow to is limited here: the same error, from the same call, as on a full disk.
+    """
+    monkeypatch.setattr(tempfile, "tempdir", str(path.parent))
+    before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with opened(path, HONEST) as archive:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+        try:
+            with (
+                pytest.raises(OutputError, match=f"{path.parent}: expected room.*TMPDIR"),
+                archive.file(NAMES[0]),
+            ):
+                pass
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_no_temporary_folder(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(path.parent / "none"))
+    with (
+        opened(path, HONEST) as archive,
+        pytest.raises(OutputError, match="TMPDIR"),
+        archive.file(NAMES[0]),
+    ):
+        pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zipfile
 from pathlib import Path, PurePosixPath
 
@@ -13,8 +14,10 @@ from typer.testing import CliRunner, Result
 
 from harness.challenge.field import write_field
 from harness.cli import app
-from harness.errors import DataError, HarnessError, OutputError
+from harness.errors import ChallengeError, DataError, FieldError, HarnessError, OutputError
+from harness.store import RunDirectory
 from tests.tiny import YAML, write_data
+from tests.unit.test_store import RECORD
 
 FIELDS = (
     "task_01/disp_0001_0001.npz",
@@ -123,7 +126,7 @@ def test_a_folder_in_the_place_of_a_field(site: Path) -> None:
     done = harness("check", "--format-only")
     assert "found     a folder" in done.stdout
     done = harness("pack", "--force")
-    assert isinstance(done.exception, OutputError)
+    assert isinstance(done.exception, FieldError)
     assert not Path("submission.zip").exists()
 
 
@@ -131,9 +134,34 @@ def test_a_run_directory_and_the_id_of_a_run(site: Path) -> None:
     run = site / "runs/local/20261124-120000"
     zero(str(run / "fields"))
     assert kinds(str(run / "fields")) == []
-    (run / "run.json").write_text("{}")
+    RunDirectory(run).write_record(RECORD)
     assert kinds(str(run)) == []
     assert kinds("20261124-120000") == []
+
+
+@pytest.mark.parametrize("trick", ["no record", "linked record", "linked fields", "large record"])
+def test_a_folder_that_only_says_it_is_a_run(site: Path, trick: str) -> None:
+    """With an empty run.json and a link called fields, another team's fields were checked, and
+    would have been packed, in place of what the folder holds."""
+    zero(str(site / "other/fields"))
+    RunDirectory(site / "other").write_record(RECORD)
+    folder = zero()
+    overwrite(FIELDS[0], np.zeros((3, 8, 6, 10), np.float32))
+    match trick:
+        case "no record":
+            zero(str(folder / "fields"))
+            (folder / "run.json").write_text("{}")
+        case "linked record":
+            zero(str(folder / "fields"))
+            (folder / "run.json").symlink_to(site / "other/run.json")
+        case "linked fields":
+            (folder / "fields").symlink_to(site / "other/fields")
+            RunDirectory(folder).write_record(RECORD)
+        case "large record":
+            zero(str(folder / "fields"))
+            with (folder / "run.json").open("wb") as file:
+                file.truncate(1 << 40)
+    assert ("task_01/0001_0001", "wrong_dtype") in kinds("submission")
 
 
 @pytest.mark.parametrize("path", ["nothing", "/nonexist"])
@@ -228,6 +256,75 @@ def test_pack_does_not_overwrite(site: Path) -> None:
     done = harness("pack")
     assert isinstance(done.exception, OutputError)
     assert Path("submission.zip").read_bytes() == b"precious"
+
+
+def test_pack_says_how_many_fields_are_not_valid(site: Path) -> None:
+    zero()
+    overwrite(FIELDS[0], np.zeros((3, 8, 6, 10), np.float64))
+    assert "(4 fields, 1 of them not valid, " in harness("pack", "--force").stdout
+
+
+def test_pack_follows_no_link_and_opens_no_pipe(site: Path) -> None:
+    """With --force a link to a file of the host was packed with that file's content, and a pipe
+    held the command up for ever."""
+    folder = zero()
+    (site / "secret").write_text("SECRET")
+    for make in (lambda path: path.symlink_to(site / "secret"), os.mkfifo):
+        (folder / FIELDS[0]).unlink()
+        make(folder / FIELDS[0])
+        done = harness("pack", "--force")
+        assert isinstance(done.exception, FieldError)
+        assert f"{FIELDS[0]}: cannot be packed" in str(done.exception)
+        assert not Path("submission.zip").exists()
+
+
+def test_pack_mends_a_zip_that_lacks_its_dummy(site: Path) -> None:
+    folder = zero()
+    with zipfile.ZipFile("bare.zip", "w") as archive:
+        for name in FIELDS:
+            archive.write(folder / name, name)
+    assert harness("pack", "bare.zip").exit_code == 0
+    assert kinds("submission.zip") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("zero", "test"), "lies in the data folder"),
+        (("pack", "-o", "test/a.zip"), "lies in the data folder"),
+        (("pack", "-o", "nowhere/a.zip"), "expected its folder to be there"),
+        (("pack", "-o", "test"), "expected the name of a file to write"),
+        (("export", "any", "-o", "nowhere/a.tar.gz"), "expected its folder to be there"),
+        (("export", "any", "-o", "tiny.yaml/a.tar.gz"), "expected its folder to be there"),
+    ],
+)
+def test_places_that_cannot_be_written(
+    site: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    if arguments[0] == "export":
+        done = CliRunner().invoke(app, [*arguments])
+    else:
+        done = harness(*arguments)
+    assert isinstance(done.exception, OutputError)
+    assert message in str(done.exception)
+
+
+def test_a_run_is_checked_under_its_own_challenge(site: Path) -> None:
+    run = site / "runs/local/mine"
+    zero(str(run / "fields"))
+    RunDirectory(run).write_record(RECORD.model_copy(update={"challenge": "tiny"}))
+    done = CliRunner().invoke(app, ["check", "mine", "--format-only"])
+    assert isinstance(done.exception, ChallengeError)
+    assert "under the challenge tiny, which is not built in" in str(done.exception)
+    RunDirectory(run).write_record(RECORD.model_copy(update={"challenge": "lumir2024"}))
+    done = CliRunner().invoke(app, ["check", "mine", "--format-only"])
+    assert "LUMIR_dataset.json" in str(done.exception)
+
+
+def test_hints_name_the_options_that_were_given(site: Path) -> None:
+    (site / "test").rename(site / "data")
+    done = harness("zero", "z", "--data", "data")
+    assert "`harness pack z --challenge tiny.yaml --data data`" in done.stderr
 
 
 def test_pack_without_any_field(site: Path) -> None:

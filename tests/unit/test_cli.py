@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer.main
 
@@ -137,6 +138,16 @@ def test_run_without_fields_leaves_the_submission_alone(team: Path) -> None:
     assert len(list((team / "submission").rglob("disp_*.npz"))) == 4
 
 
+def test_folder_of_a_method_itself_is_run(team: Path) -> None:
+    """As `harness run examples/zero` is: the plugin lies in the folder, not in method/ below it."""
+    folder = REPOSITORY / "examples/zero"
+    done = harness("run", folder, "--engine", "process", "--challenge", "tiny.yaml", cwd=team)
+    assert done.returncode == 0, done.stderr
+    fields = list((team / "submission").rglob("disp_*.npz"))
+    assert len(fields) == 4
+    assert not any(np.load(field)["arr_0"].any() for field in fields)
+
+
 def test_broken_method_is_said_before_any_pair(team: Path) -> None:
     (team / "method/method.py").write_text("import not_there\n")
     done = harness("run", "--challenge", "tiny.yaml", cwd=team)
@@ -149,7 +160,7 @@ def test_broken_data_is_listed_before_anything_runs(team: Path) -> None:
     (team / "test/task_02/img0008.nii.gz").write_bytes(b"not an image")
     done = harness("run", "--challenge", "tiny.yaml", cwd=team)
     assert done.returncode == errors.DataError.exit_code
-    assert "2 findings; nothing was run" in done.stderr
+    assert ": 2 findings\n" in done.stderr
     assert "expected grid (16, 12, 20) for task_01, found (16, 12, 21)" in done.stderr
     assert "task_02/img0008.nii.gz: unreadable or truncated" in done.stderr
     assert not (team / "runs").exists()
@@ -187,6 +198,13 @@ def test_what_cannot_begin(
     assert done.returncode == exit_code
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_truth_folder_that_was_named_must_be_there(team: Path) -> None:
+    done = harness("run", "--challenge", "tiny.yaml", "--truth", "nope", cwd=team)
+    assert done.returncode == errors.DataError.exit_code
+    assert "truth folder nope: expected a folder, found none" in done.stderr
+    assert not (team / "runs").exists()
 
 
 @pytest.mark.parametrize("option", ["--truth", "--runs", "--submission"])
@@ -291,6 +309,25 @@ def test_phantom_of_an_edition_leaves_data_that_is_there_alone(tmp_path: Path) -
     assert done.returncode == errors.DataError.exit_code
     assert "test/NLST_dataset.json is there already" in done.stderr
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_phantom_keeps_out_of_another_challenges_data(tmp_path: Path) -> None:
+    """LUMIR's files once joined those of 2021 in test/, and every later check saw both."""
+    write_data(tmp_path / "test")
+    before = sorted(tmp_path.rglob("*"))
+    done = harness("phantom", "--if-empty", "--challenge", "lumir2024", cwd=tmp_path)
+    assert done.returncode == errors.DataError.exit_code
+    assert "data folder test: task_01 of learn2reg2021 is there; give lumir2024" in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_phantom_where_nothing_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    done = harness("phantom", "--data", "file/test", "--truth", "truth", cwd=tmp_path)
+    assert done.returncode == errors.OutputError.exit_code
+    assert done.stderr.startswith("error: file/test")
+    assert "making phantom data" not in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 
 
 def test_phantom_of_ones_own_challenge_cannot_be_made(team: Path) -> None:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 from pydantic import BaseModel
@@ -77,10 +78,10 @@ def test_show_as_yaml_is_a_start_for_ones_own(tmp_path: Path) -> None:
 def test_docker_line_quotes_and_rounds_nothing() -> None:
     rules = tiny_challenge(
         ("container:", "container:\n  arguments: ['a b']\n  environment: {MODE: 'x y'}"),
-        ("memory: 2GiB", "memory: 1000B"),
+        ("  memory: 2GiB", "  memory: 67108865B"),
     )
     line = docker_line(rules, image="team").replace(" \\\n ", "")
-    assert "--memory 1000 --memory-swap 1000 --shm-size 64m --pids-limit 256" in line
+    assert "--memory 67108865 --memory-swap 67108865 --shm-size 64m --pids-limit 256" in line
     assert "--env 'MODE=x y' team 'a b'" in line
     assert '--mount type=bind,src="$(pwd)/submission",target=/l2r/submission ' in line
 
@@ -116,6 +117,23 @@ def test_validate_with_data_that_fits(tmp_path: Path) -> None:
     assert "data fits: task_02, 2 pairs in task_02/pairs_val.csv, 3 files" in done.stdout
 
 
+def test_validate_names_the_tasks_that_are_not_there(tmp_path: Path) -> None:
+    write_challenge(tmp_path / "mine.yaml")
+    (write_data(tmp_path / "test", second=((7, 7),)) / "task_01").rename(tmp_path / "elsewhere")
+    done = challenge("validate", "mine.yaml", "--data", "test", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[1:] == [
+        "data fits: task_02, 1 pair in task_02/pairs_val.csv, 1 file",
+        "not there, skipped: task_01",
+    ]
+
+
+def test_show_has_one_format_at_a_time(tmp_path: Path) -> None:
+    done = challenge("show", "--json", "--yaml", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--json and --yaml: ask for one of the two" in done.stderr
+
+
 def test_validate_with_data_that_does_not_fit(tmp_path: Path) -> None:
     write_challenge(tmp_path / "mine.yaml")
     write_image(write_data(tmp_path / "test") / "task_01/img0001.nii.gz", (16, 12, 21))
@@ -137,12 +155,14 @@ def test_validate_warns_of_what_is_perhaps_not_meant(tmp_path: Path) -> None:
     text = YAML.replace("title: First", "title: First\n    metrics: [dice, tre]").replace(
         "target: /l2r/test}", "target: /l2r/test, path: task_01}"
     )
+    text = text.replace("task_02/disp", "task_01/disp")
     (tmp_path / "mine.yaml").write_text(text)
     done = challenge("validate", "mine.yaml", cwd=tmp_path)
     assert done.returncode == 0
     assert "tasks.0.truth: task_01 has the metrics dice and not both fixed_labels" in done.stderr
     assert "tasks.0.truth: task_01 has the metrics tre and not both fixed_landm" in done.stderr
     assert "container.mounts: none shows the whole data folder" in done.stderr
+    assert "tasks.1.field.path: task_02 has that of task_01, so" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["show", "validate"])
@@ -152,9 +172,21 @@ def test_commands_have_help(command: str, tmp_path: Path) -> None:
     assert f"harness challenge {command}" in PAGE.read_text()
 
 
-def test_challenge_of_the_page_is_valid(tmp_path: Path) -> None:
+def challenge_of_the_page() -> str:
     (block,) = re.findall(r"^   ```yaml\n(.*?)^   ```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-    rules = parse_challenge(block, origin="page")
+    return str(block)
+
+
+def test_findings_of_the_page_are_what_is_printed(tmp_path: Path) -> None:
+    text = challenge_of_the_page().replace(" memory:", " memmory:").replace("float32", "flaot32")
+    (tmp_path / "mychallenge.yaml").write_text(text)
+    done = challenge("validate", "mychallenge.yaml", cwd=tmp_path)
+    assert indent(done.stderr, "   ") in PAGE.read_text()
+    assert done.stderr.count("\n") == 4
+
+
+def test_challenge_of_the_page_is_valid(tmp_path: Path) -> None:
+    rules = parse_challenge(challenge_of_the_page(), origin="page")
     assert doubts(rules) == []
     assert rules.task("Knee").field.path == "disp_{fixed:04d}_{moving:04d}.nii.gz"
 

@@ -9,8 +9,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pytest
 
+from harness.beneath import walk
 from harness.challenge.field import write_field
 from harness.challenge.field_file import FieldState, max_file_bytes
+from harness.challenge.model import FieldSpec, Layout
 from harness.collect import (
     CollectedField,
     TreeUse,
@@ -189,6 +191,44 @@ def test_the_copy_does_not_change_with_its_source(folders: Folders) -> None:
     assert folders.copy.read_bytes() == raw
 
 
+class Astonishing(FieldSpec):
+    """A contract that the reader of fields trips over, as it did over files nobody had thought of.
+
+    ``layout_of`` is the first that it asks, of any shape.
+    """
+
+    def layout_of(self, shape: tuple[int, ...]) -> Layout | None:
+        raise RecursionError(f"nobody had thought of {shape}")
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+def test_what_nobody_had_thought_of_costs_one_field(
+    folders: Folders, caplog: pytest.LogCaptureFixture, is_large: bool
+) -> None:
+    """A header of one array ended in a ValueError of Python's own, and with it the run: no record,
+    and none of the other fields, of a submission that had run for hours."""
+    folders.write()
+    if is_large:
+        with folders.field.open("wb") as file:
+            np.savez(file, np.zeros((3, *(8 * n for n in HALF))))
+    spec = Astonishing.model_validate(SPEC.model_dump())
+    found = collect_field(folders.output, [NAME], folders.root / "fields", spec)
+    assert found.state is FieldState.INVALID
+    assert "could not be examined (RecursionError)" in (found.problem or "")
+    assert found.modified_ns == folders.field.stat().st_mtime_ns
+    (logged,) = caplog.records
+    assert logged.levelname == "WARNING"
+    assert logged.exc_info is not None
+    assert str(NAME) in logged.getMessage()
+
+
+def test_our_own_full_disk_is_not_the_field_s_fault(folders: Folders) -> None:
+    folders.write()
+    (folders.root / "fields").touch()  # nothing can be written below it
+    with pytest.raises(OSError, match="fields"):
+        folders.collect()
+
+
 def test_refusals_leave_no_descriptor_open(folders: Folders) -> None:
     folders.field.mkdir()
     before = len(list(Path("/proc/self/fd").iterdir()))
@@ -230,7 +270,7 @@ def test_no_small_file(folders: Folders, kind: str) -> None:
 
 
 def test_use_of_a_folder_is_what_lies_on_the_disk(tmp_path: Path) -> None:
-    assert tree_use(tmp_path, 100) == TreeUse(used_bytes=0, entries=0, too_deep=False)
+    assert tree_use(tmp_path, 100) == TreeUse(used_bytes=0, entries=0, unseen=None)
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "deep" / "er" / "file").write_bytes(bytes(100_000))
     with (tmp_path / "sparse").open("wb") as file:
@@ -238,7 +278,7 @@ def test_use_of_a_folder_is_what_lies_on_the_disk(tmp_path: Path) -> None:
     use = tree_use(tmp_path, 100)
     assert 100_000 <= use.used_bytes < 200_000
     assert use.entries == 4
-    assert not use.too_deep
+    assert use.unseen is None
 
 
 def test_use_of_a_folder_follows_no_link(tmp_path: Path) -> None:
@@ -256,7 +296,7 @@ def test_use_of_a_folder_follows_no_link(tmp_path: Path) -> None:
 
 
 def test_use_of_nothing(tmp_path: Path) -> None:
-    nothing = TreeUse(used_bytes=0, entries=0, too_deep=False)
+    nothing = TreeUse(used_bytes=0, entries=0, unseen=None)
     assert tree_use(tmp_path / "none", 100) == nothing
 
 
@@ -270,7 +310,52 @@ def test_counting_ends_past_the_limit(tmp_path: Path) -> None:
 def test_what_lies_too_deep_to_be_seen_is_said(tmp_path: Path) -> None:
     """Below a path of 4096 characters a submission filled the disk unseen."""
     dig(tmp_path, 40)
-    assert tree_use(tmp_path, 10_000).too_deep
+    assert "32 folders down" in (tree_use(tmp_path, 10_000).unseen or "")
+
+
+def test_no_path_is_too_long_to_be_seen(tmp_path: Path) -> None:
+    """Twenty folders with names of 255 letters hid 300 MB: the path was longer than any call takes,
+    which counted as gone."""
+    dig(tmp_path, 20, name="d" * 255, content=bytes(1_000_000))
+    use = tree_use(tmp_path, 10_000)
+    assert use.used_bytes >= 1_000_000
+    assert (use.entries, use.unseen) == (21, None)
+
+
+@pytest.mark.parametrize("mode", [0o300, 0o400, 0o000], ids=oct)
+def test_a_folder_closed_to_us_is_not_an_empty_one(nobody_s_folder: Path, mode: int) -> None:
+    """Whoever ran the harness without being root did not see what lay in a folder of mode 0300."""
+    closed = nobody_s_folder / "hid\x1b[2Jden"
+    closed.mkdir()
+    (closed / "big").write_bytes(bytes(1_000_000))
+    closed.chmod(mode)
+    try:
+        assert "hid\ufffd[2Jden" in (tree_use(nobody_s_folder, 100).unseen or "")
+    finally:
+        closed.chmod(0o700)
+
+
+@pytest.mark.parametrize("change", ["removed", "file", "link"])
+def test_what_changes_between_two_looks_is_left_out(tmp_path: Path, change: str) -> None:
+    """Folders come and go while a submission works; that is no reason to end it."""
+    (tmp_path / "folder" / "sub").mkdir(parents=True)
+    everything = walk(tmp_path)
+    assert next(everything).path == PurePosixPath("folder")
+    (tmp_path / "folder" / "sub").rmdir()
+    (tmp_path / "folder").rmdir()
+    if change == "file":
+        (tmp_path / "folder").touch()
+    elif change == "link":
+        (tmp_path / "folder").symlink_to(tmp_path)
+    assert list(everything) == []
+
+
+def test_looking_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    dig(tmp_path, 40)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for limit in (3, 100):
+        tree_use(tmp_path, limit)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 # --- The submission folder ----------------------------------------------------------------------

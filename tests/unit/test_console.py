@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.console import show_ending
+from harness.console import fail, show_ending
 from harness.probe.realtime import Precision
 from harness.store import RunDirectory, RunStatus
 from tests.unit.test_store import RECORD
@@ -29,3 +29,8 @@ def test_every_ending_can_be_shown(
     off = f"{precision.worst_error_s * 1000:.0f} ms off"
     assert off in shown
     assert shown.startswith(status.replace("_", " ") + ": ")
+
+
+def test_what_a_message_repeats_is_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    fail("a\x1b[2Jb [red]c[/] :skull:\n  - d\x9b31m")
+    assert capsys.readouterr().err == "error: a\ufffd[2Jb [red]c[/] :skull:\n  - d\ufffd31m\n"

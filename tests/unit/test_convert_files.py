@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import pickle
 import subprocess
@@ -23,6 +24,7 @@ from harness.convert.conversion import Conversion
 from harness.convert.geometry import Geometry, read_geometry
 from harness.errors import ConventionError, DataError, FieldError, HarnessError, OutputError
 from harness.evaluate.accuracy import upsample
+from tests.field_files import peak_bytes
 from tests.tiny import GRID, HALF, tiny_challenge, write_challenge, write_image
 
 if TYPE_CHECKING:
@@ -376,6 +378,36 @@ def _damaged_nifti(path: Path) -> None:
     path.write_bytes(content)
 
 
+def _headed(header: str) -> Callable[[Path], object]:
+    raw = header.encode("latin1")
+    return lambda path: path.write_bytes(
+        b"\x93NUMPY\x01\0" + len(raw).to_bytes(2, "little") + raw + bytes(1000)
+    )
+
+
+def _shaped(shape: str) -> Callable[[Path], object]:
+    return _headed(f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}\n")
+
+
+def _more_values(path: Path) -> None:
+    _saved(np.zeros((3, *GRID)))(path)
+    path.write_bytes(path.read_bytes() + b"x")
+
+
+def _no_unit(path: Path) -> None:
+    image = nib.nifti1.Nifti1Image(np.zeros((*GRID, 3)), np.eye(4))
+    image.header["xyzt_units"] = 7
+    image.to_filename(path)
+
+
+def _no_quaternion(path: Path) -> None:
+    image = nib.nifti1.Nifti1Image(np.zeros((*GRID, 3)), np.eye(4))
+    image.set_qform(np.eye(4), 1)
+    image.set_sform(np.eye(4), 1)
+    image.header["quatern_b"] = 5
+    image.to_filename(path)
+
+
 @pytest.mark.parametrize(
     ("name", "write", "message"),
     [
@@ -395,6 +427,15 @@ def _damaged_nifti(path: Path) -> None:
         ("a.npy", _saved(np.zeros((3, 3, 3, 3))), r"found \(3, 3, 3, 3\)"),
         ("a.npy", _saved(np.zeros((*GRID[::-1], 3))), "transpose them"),
         ("a.npy", _saved(np.zeros((3, 12, 16, 20))), "are the axes in another order"),
+        ("a.npy", _shaped(f"(0x{'f' * 3900},)"), "axes no array can have"),
+        ("a.npy", _shaped(f"({1 << 63}, 3)"), "axes no array can have"),
+        ("a.npy", _shaped("(-1, 3)"), "axes no array can have"),
+        ("a.npy", _headed("{'descr': ("), "NumPy file"),
+        ("a.npy", _headed("-" * 4000 + "1"), "NumPy file"),
+        ("a.npy", _headed("[" * 4000), "NumPy file"),
+        ("a.npy", _headed("{'descr': 0, 'fortran_order': False, 'shape': 1}"), "NumPy file"),
+        ("a.npy", _headed("{[]: 1}"), "NumPy file"),
+        ("a.npy", _more_values, "expected 92160 bytes of values, found more"),
         ("a.npy", _saved(np.full((3, *GRID), np.nan)), "found 11520 that are NaN or infinite"),
         ("a.npy", _saved(np.full((3, *GRID), 1e6)), "at most 65504 voxels"),
     ],
@@ -410,6 +451,41 @@ def test_what_cannot_be_converted_is_said(
     with pytest.raises(FieldError, match=message):
         Conversion(source=VOXELS, target=CHALLENGE, task=TASK).convert(tmp_path / name, target)
     assert not list(tmp_path.glob("out/*"))
+
+
+def test_a_shape_that_fits_no_memory(tmp_path: Path) -> None:
+    """Without a task or an image there is nothing to hold it against."""
+    _shaped(f"(3, {1 << 20}, {1 << 20}, {1 << 20})")(tmp_path / "a.npy")
+    with pytest.raises(FieldError, match=r"memory|damaged|NumPy"):
+        Conversion(source=VOXELS, target=NIFTI).convert(tmp_path / "a.npy", tmp_path / "b.nii.gz")
+
+
+@pytest.mark.parametrize("write", [_no_unit, _no_quaternion])
+def test_a_place_in_space_that_cannot_be_read(
+    write: Callable[[Path], object], tmp_path: Path
+) -> None:
+    write(tmp_path / "a.nii.gz")
+    with pytest.raises(HarnessError, match=r"position in space|not a whole NIfTI file"):
+        Conversion(source=NIFTI, target=CHALLENGE, task=TASK).convert(
+            tmp_path / "a.nii.gz", tmp_path / "disp_0001_0001.npz"
+        )
+
+
+def test_what_follows_the_values_is_not_read(tmp_path: Path) -> None:
+    """Two gigabytes of zeros behind the last voxel, in a file of nine megabytes, took 4.3 GB."""
+    image = nib.nifti1.Nifti1Image(np.zeros((*GRID, 3), np.float32), np.eye(4))
+    with gzip.open(tmp_path / "a.nii.gz", "wb", 1) as file:
+        file.write(image.to_bytes())
+        for _ in range(100):
+            file.write(bytes(1 << 20))
+
+    def convert() -> None:
+        with pytest.raises(FieldError, match="than the 46432 bytes that its header promises"):
+            Conversion(source=NIFTI, target=CHALLENGE, task=TASK).convert(
+                tmp_path / "a.nii.gz", tmp_path / "disp_0001_0001.npz"
+            )
+
+    assert peak_bytes(convert) < 8 << 20
 
 
 def test_an_itk_field_without_geometry_is_refused(tmp_path: Path, images: dict[str, Path]) -> None:

@@ -327,6 +327,19 @@ def test_output_limit_ends_a_run(tmp_path: Path, data_dir: Path) -> None:
     assert not run_dir.output_dir.exists()
 
 
+def test_output_that_cannot_be_looked_at_ends_a_run(tmp_path: Path, data_dir: Path) -> None:
+    """Whatever hides from the look may be of any size."""
+    body = (
+        "folder = os.environ['HARNESS_OUTPUT_DIR']\n"
+        "os.makedirs(folder + 33 * '/deeper', exist_ok=True)\n"
+        "time.sleep(600)"
+    )
+    record, _ = run(tmp_path, body)
+    assert record.status is RunStatus.OUTPUT_LIMIT
+    assert "cannot be looked at" in record.reason
+    assert "32 folders down" in record.reason
+
+
 def test_invalid_field_is_rejected_and_named(tmp_path: Path, data_dir: Path) -> None:
     """A method that goes around the runner's own checks."""
     body = (

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-GRID = (72, 64, 72)
-HALF = (36, 32, 36)
+GRID = (84, 80, 84)
+HALF = (42, 40, 42)
 SPACING_MM = (1.5, 2.5, 3.0)
 
 
@@ -137,14 +137,14 @@ def test_no_field_in_the_right_convention_is_accused() -> None:
 
 
 def test_a_finding_says_what_was_expected_found_and_what_to_change() -> None:
-    stored = (scene().field / np.array([35.5, 31.5, 35.5])[:, None, None, None])[::-1]
+    stored = (scene().field / np.array([41.5, 39.5, 41.5])[:, None, None, None])[::-1]
     (finding,) = examine_meaning(stored, scene().fixed, scene().moving, pair="task_01/0012_0012")
     assert finding.severity is Severity.WARNING
     assert (finding.kind, finding.pair) == (FindingKind.NORMALISED, "task_01/0012_0012")
     assert "full-resolution voxels" in finding.expected
     assert "normalised to -1..1, with components z, y, x" in finding.found
     assert "field = field[::-1]; field = field * (np.array(image_shape)" in finding.fix
-    assert "image_shape is (72, 64, 72)" in finding.fix
+    assert "image_shape is (84, 80, 84)" in finding.fix
     assert "Convention.GRID_SAMPLE" in finding.fix
     assert "harness convert --from grid-sample" in finding.fix
 
@@ -243,6 +243,15 @@ def test_the_pairs_of_a_task_are_judged_together() -> None:
     assert "in all 3 pairs" in found.summary.found
 
 
+def test_the_layouts_of_a_reshaped_field_are_not_mixed_up_between_pairs() -> None:
+    """They share their kinds: pooled by kind alone, each hid the others."""
+    stored = np.ascontiguousarray(np.moveaxis(scene().field, 0, 3)).reshape(3, *HALF)
+    found = examine_task(pairs(stored, stored))
+    assert [f.kind for f in found.findings] == [FindingKind.RESHAPED] * 2
+    assert found.summary is not None
+    assert "field.reshape(42, 40, 42, 3)" in found.summary.fix
+
+
 def test_one_pair_that_went_wrong_does_not_accuse_a_task() -> None:
     truth = scene().field
     found = examine_task(pairs(truth, truth, truth, -truth))
@@ -252,7 +261,7 @@ def test_one_pair_that_went_wrong_does_not_accuse_a_task() -> None:
 
 
 def test_another_shape_is_an_error() -> None:
-    with pytest.raises(FieldError, match=r"expected a field on \(72, 64, 72\) or half of it"):
+    with pytest.raises(FieldError, match=r"expected a field on \(84, 80, 84\) or half of it"):
         examine_meaning(scene().field[:, :-1], scene().fixed, scene().moving)
     with pytest.raises(FieldError, match=r"expected a field \(3, X, Y, Z\)"):
         examine_meaning(np.moveaxis(scene().field, 0, 3), scene().fixed, scene().moving)

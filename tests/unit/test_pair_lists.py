@@ -117,9 +117,13 @@ def test_pairs_that_differ_in_modality_only_need_names_that_do(tmp_path: Path) -
     [
         ("{", "not valid JSON"),
         ("[" * 100_000, "not valid JSON"),
-        ([], "expected an object with registration_test or registration_val, found list"),
+        ([], "expected an object with registration_test or registration_val, found a list"),
         ({"training": 1}, r"found none (its keys: training)"),
-        ({"registration_val": {}}, "expected registration_val to be a list, found dict"),
+        (
+            {**dict.fromkeys("abcdefghijklmn", 1), "val": [], "test": []},
+            "found none (its keys: test, val, a, b, c,",
+        ),
+        ({"registration_val": {}}, "expected registration_val to be a list, found a mapping"),
         ({"registration_val": ["x"]}, "registration_val[0].fixed: expected a name that ends in"),
         ({"registration_val": [{"fixed": 1}]}, "registration_val[0].moving: expected an image's"),
         (

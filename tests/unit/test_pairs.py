@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harness.challenge import nifti
-from harness.challenge.model import parse_challenge
+from harness.challenge.model import load_challenge, parse_challenge
 from harness.challenge.nifti import NiftiError, read_header
 from harness.challenge.pairs import check_data, read_pairs
 from harness.errors import DataError
@@ -257,6 +257,16 @@ def test_no_task_at_all(tmp_path: Path) -> None:
     (tmp_path / "task_01").write_text("a file, not a folder")
     with pytest.raises(DataError, match="expected at least one of task_01/, task_02/"):
         check_data(CHALLENGE, tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["none", "."])
+def test_way_to_data(tmp_path: Path, folder: str) -> None:
+    """Phantom data can be made for the built-in challenges only."""
+    with pytest.raises(DataError, match=r"found none; unpack the challenge's data there$"):
+        read_pairs(CHALLENGE, tmp_path / folder)
+    made = rf"--challenge lumir2024 --data {(tmp_path / folder)}`$"
+    with pytest.raises(DataError, match=f"make phantom data: `harness phantom {made}"):
+        read_pairs(load_challenge("lumir2024"), tmp_path / folder)
 
 
 def test_missing_images(data: Path) -> None:

@@ -92,6 +92,7 @@ class Interrupted:
 
     root: Path
     files: dict[str, bytes]
+    announced: list[tuple[int, float]]
 
 
 @pytest.fixture(scope="session")
@@ -107,6 +108,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
     """Two pairs of task_01 begun by one process and stopped after the first."""
     root = tmp_path_factory.mktemp("interrupted")
     files: dict[str, bytes] = {}
+    announced: list[tuple[int, float]] = []
 
     def stop(message: str) -> None:
         files.update({p.name: p.read_bytes() for p in root.rglob("*") if p.is_file()})
@@ -119,9 +121,10 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
             pairs_per_task=2,
             tasks=["task_01"],
             workers=1,
+            on_begin=lambda *told: announced.append(told),
             on_progress=stop,
         )
-    return Interrupted(root=root, files=files)
+    return Interrupted(root=root, files=files, announced=announced)
 
 
 def half_field(phantom: Phantom, task: str) -> npt.NDArray[np.float32]:
@@ -216,10 +219,20 @@ def test_an_interrupted_generation_leaves_nothing(interrupted: Interrupted) -> N
     assert [p for p in interrupted.root.rglob("*") if p.is_file() or "task" in p.name] == []
 
 
+def test_cases_and_time_are_told_in_proportion(interrupted: Interrupted) -> None:
+    ((cases, about_s),) = interrupted.announced
+    assert cases == 2
+    assert about_s == pytest.approx(10.0)
+
+
 def test_subjects_differ_by_case_and_by_seed() -> None:
     reference = anatomy(438, 1).coefficients
     for other in (anatomy(439, 1), anatomy(438, 2)):
         assert np.abs(reference - other.coefficients).mean() > 0.5
+
+
+def refuse_to_be_told(cases: int, about_s: float) -> None:
+    pytest.fail(f"{cases} cases were announced before the folders were looked at")
 
 
 @pytest.mark.parametrize("folder", ["test", "truth"])
@@ -228,7 +241,7 @@ def test_refuses_a_folder_that_holds_something(tmp_path: Path, folder: str) -> N
     kept.parent.mkdir(parents=True)
     kept.write_text("precious")
     with pytest.raises(DataError, match="task_02 is there already"):
-        write_phantoms(tmp_path / "test", tmp_path / "truth")
+        write_phantoms(tmp_path / "test", tmp_path / "truth", on_begin=refuse_to_be_told)
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [kept]
 
 

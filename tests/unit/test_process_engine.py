@@ -107,11 +107,15 @@ class TestImages:
         assert method_digest(tmp_path / "one") != method_digest(tmp_path / "two")
 
     def test_a_folder_without_a_method(self, tmp_path: Path) -> None:
-        with pytest.raises(BuildError, match="expected a folder named method"):
+        with pytest.raises(
+            BuildError, match=r"expected method/method\.py in it, or method\.py, found"
+        ):
             ProcessEngine().build(tmp_path, tag="")
 
     def test_an_image_cannot_be_run(self) -> None:
-        with pytest.raises(ImageMissing, match="only method folders"):
+        with pytest.raises(
+            ImageMissing, match="the process engine runs folders with a method and no images"
+        ):
             ProcessEngine().find("l2r_submission")
 
     def test_a_method_that_changed_is_not_run_under_the_old_id(self, folder: Path) -> None:

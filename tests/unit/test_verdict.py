@@ -52,7 +52,7 @@ def test_success_blames_nobody() -> None:
 TABLE = {
     "not_attempted": (
         evidence(fields=(VALID, NOT_ATTEMPTED, NOT_ATTEMPTED)),
-        (RunStatus.SUCCEEDED, "all 1 fields of the attempted tasks are valid"),
+        (RunStatus.SUCCEEDED, "the one field of the attempted tasks is valid"),
     ),
     "nothing_attempted": (
         evidence(fields=(NOT_ATTEMPTED, NOT_ATTEMPTED)),
@@ -144,6 +144,13 @@ TABLE = {
             "ended because its output grew past 64.0 MiB, or too many files or folders",
         ),
     ),
+    "output_unseen": (
+        evidence(cut=Cut.OUTPUT_UNSEEN, exit=ended(143), unseen="a (Permission denied)"),
+        (
+            RunStatus.OUTPUT_LIMIT,
+            "ended because part of its output cannot be looked at: a (Permission denied)",
+        ),
+    ),
     "interrupted": (
         evidence(cut=Cut.INTERRUPTED, exit=ended(137)),
         (RunStatus.INTERRUPTED, "ended because the harness was asked to stop"),
@@ -188,7 +195,9 @@ def test_the_first_recorded_reason_wins(
     """We end a run only while it goes on, so whatever its end then looks like came later."""
     for fields in ((), (VALID,), (MISSING, INVALID)):
         found = evidence(cut=cut, exit=exit_state, engine_failure=failure, fields=fields)
-        assert judge(found).status == RunStatus(cut.value)
+        unseen = cut is Cut.OUTPUT_UNSEEN  # the same end, for another reason
+        expected = RunStatus.OUTPUT_LIMIT if unseen else RunStatus(cut.value)
+        assert judge(found).status is expected
 
 
 def test_engine_failure_comes_before_how_the_container_ended() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.check.findings import Finding, FindingKind, Severity
-from harness.check.meaning.decide import MAX_FOLDED_PERCENT, MIN_JUMP_SAMPLES, WILD_SHARE
+from harness.check.meaning.decide import MAX_FOLDED_PERCENT, WILD_SHARE
 from harness.check.meaning.stored import Layout
+from harness.check.meaning.structure import MIN_JUMP_SAMPLES
 from harness.check.meaning.undo import lines_to_undo
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ CONVERT_TIPS = {
 EXCHANGE_TIP = (
     "exchange the images where the method is called, the moving one is the one that is warped; "
     "or invert the field"
+)
+HALFWAY_TIP = (
+    "if the unit is right, the method stops at half of the way everywhere: regularise less"
 )
 MESHGRID_TIP = 'np.meshgrid exchanges x and y unless it is told indexing="ij"'
 
@@ -90,6 +94,8 @@ def fix(reading: Reading, evidence: Evidence) -> str:
         parts.append("here affine is that of the fixed image's file")
     if set(reading.kinds) == {FindingKind.NORMALISED, FindingKind.COMPONENTS_REVERSED}:
         parts.append(PLUGIN_TIP)
+    if reading.kinds == (FindingKind.HALF_SIZE,):
+        parts.append(HALFWAY_TIP)
     parts += [tip for kind, tip in CONVERT_TIPS.items() if kind in reading.kinds]
     if reading.layout is Layout.SWAPPED_XY:
         parts.append(MESHGRID_TIP)

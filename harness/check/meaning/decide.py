@@ -24,13 +24,11 @@ MIN_BLOCKS = 24  # that bear witness; fewer, in a small image, may agree by chan
 MIN_BETTER_SHARE = 0.75  # of the blocks; chance is a third
 # Where only the size is in question, a registration that stops short looks much like a wrong unit.
 MIN_BETTER_SHARE_OF_SIZE = 0.8
-MIN_RIGHT_SIZE_SHARE = 0.45  # of the blocks want just this size; chance is a third
+MIN_RIGHT_SIZE_SHARE = 0.48  # of the blocks want just this size; chance is a third
 SIMPLER_WITHIN = 0.01  # of likeness: a reading of fewer mistakes is believed first
 BARE_GRID_REST = 0.02  # of the identity grid's own spread: nothing but the grid was stored
 
 WILD_SHARE = 0.5  # of the image's length, exceeded by 1 % of the samples
-MIN_ROUGHNESS = 0.5  # 1 is noise
-MIN_JUMP_SAMPLES = 2.0  # neighbours differ by more than twice their distance
 MAX_FOLDED_PERCENT = 20.0
 
 
@@ -67,13 +65,16 @@ def judge(evidence: Evidence) -> Verdict:
 
 
 def best_reading(evidence: Evidence) -> Support | None:
-    """The reading that explains the pair best, if that is clear."""
-    convincing = [s for s in evidence.supports if is_convincing(evidence, s)]
+    """The reading that explains the pair best, if that is clear.
+
+    Where the best one does not convince, a worse one that does would be the wrong name.
+    """
+    best = max((s.score.value for s in evidence.supports), default=0.0)
+    close = [s for s in evidence.supports if s.score.value >= best - SIMPLER_WITHIN]
+    convincing = [s for s in close if is_convincing(evidence, s)]
     if not convincing:
         return None
-    best = max(s.score.value for s in convincing)
-    close = [s for s in convincing if s.score.value >= best - SIMPLER_WITHIN]
-    return min(close, key=lambda s: (len(s.reading.kinds), -s.score.value))
+    return min(convincing, key=lambda s: (len(s.reading.kinds), -s.score.value))
 
 
 def is_convincing(evidence: Evidence, support: Support) -> bool:
@@ -113,9 +114,7 @@ def remarkable_shape(evidence: Evidence) -> FindingKind | None:
     structure = evidence.structure
     if (structure.large > WILD_SHARE * np.array(evidence.image_grid)).any():
         return FindingKind.WILD
-    ends = zip(evidence.image_grid, evidence.field_grid, strict=True)
-    sample_vox = max((n - 1) / max(m - 1, 1) for n, m in ends)
-    if structure.roughness > MIN_ROUGHNESS and structure.jump > MIN_JUMP_SAMPLES * sample_vox:
+    if evidence.folded_percent is None:
         return FindingKind.ROUGH
     return FindingKind.FOLDED if evidence.folded_percent > MAX_FOLDED_PERCENT else None
 
@@ -131,16 +130,16 @@ def judge_task(evidences: Sequence[Evidence]) -> TaskVerdict:
     shared = best_reading(pool(asked)) if asked else None
     if shared is None:
         return TaskVerdict(verdicts=tuple(_judged_by(e, bare_grid(e)) for e in evidences))
-    name = shared.reading.name
+    key = shared.reading.key
     verdicts = []
     for evidence in evidences:
-        own = next((s for s in evidence.supports if s.reading.name == name), None)
+        own = next((s for s in evidence.supports if s.reading.key == key), None)
         fits = own is not None and own.score.value > evidence.stored.value
         verdicts.append(_judged_by(evidence, bare_grid(evidence) or (own if fits else None)))
     return TaskVerdict(
         verdicts=tuple(verdicts),
         shared=shared,
-        agreeing=sum(v.support is not None and v.support.reading.name == name for v in verdicts),
+        agreeing=sum(v.support is not None and v.support.reading.key == key for v in verdicts),
         asked=len(asked),
     )
 

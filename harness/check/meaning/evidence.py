@@ -17,7 +17,7 @@ from harness.check.meaning.readings import (
     reshaped_readings,
 )
 from harness.check.meaning.stored import Layout, Sampler, relaid
-from harness.check.meaning.structure import Structure, folded_share, look_at
+from harness.check.meaning.structure import Structure, folded_share, is_noise, look_at
 from harness.errors import FieldError
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ FACTORS = frozenset({FindingKind.HALF_SIZE, FindingKind.DOUBLE_SIZE})
 class Support:
     """How alike the images are under one reading.
 
-    ``better_share``: in which share of the blocks it does better than both the field as stored and
-    no field. ``right_size_share``: in which share its size does better than a
+    ``better_share``: in which share of the blocks that it moves most it does better than both the
+    field as stored and no field. ``right_size_share``: in which share its size does better than a
     smaller and a larger one; None where size is not in question.
     """
 
@@ -55,7 +55,8 @@ class Evidence:
     """One pair's field, as far as its images tell.
 
     ``stored`` and ``zero`` are the scores of the field as it is and of no field; ``supports`` those
-    of all other readings. ``folded_percent`` is None where folds do not matter: see ``examine``.
+    of all other readings, none for a zero field and where the images show nothing.
+    ``folded_percent`` is None where the field is noise and folds were not counted.
     ``image_grid`` is that of the fixed image, ``field_grid`` the file's. ``n_points``: how much of
     the image was looked at; 0 where it shows nothing.
     """
@@ -65,7 +66,7 @@ class Evidence:
     stored: Score
     zero: Score
     supports: tuple[Support, ...]
-    folded_percent: float
+    folded_percent: float | None
     image_grid: Grid
     field_grid: Grid
     spacing_mm: tuple[float, float, float]
@@ -93,6 +94,7 @@ def gather(
     image_grid, field_grid = _grids(vectors_vox, fixed)
     stored = vectors_vox.astype(np.float32, copy=False)
     structure = look_at(stored, image_grid)
+    noise = is_noise(structure, field_grid, image_grid)
     likeness = likeness or make_likeness(fixed, moving, fixed_mask)
     points = likeness.points_vox
     samplers = _Samplers(stored, image_grid)
@@ -121,7 +123,7 @@ def gather(
         stored=of_stored,
         zero=of_zero,
         supports=tuple(supports),
-        folded_percent=folded_share(stored, image_grid),
+        folded_percent=None if noise else folded_share(stored, image_grid),
         image_grid=image_grid,
         field_grid=field_grid,
         spacing_mm=fixed.spacing_mm,
@@ -139,10 +141,10 @@ def pool(evidences: Sequence[Evidence]) -> Evidence:
 
     At least one pair. What is not a score is that of the first.
     """
-    names = [{s.reading.name: s for s in e.supports} for e in evidences]
+    found = [{s.reading.key: s for s in e.supports} for e in evidences]
     supports = []
     for support in evidences[0].supports:
-        same = [found.get(support.reading.name) for found in names]
+        same = [its.get(support.reading.key) for its in found]
         present = [s for s in same if s is not None]
         if len(present) < len(evidences):
             continue
@@ -168,6 +170,7 @@ def _pooled(scores: Sequence[Score]) -> Score:
     return Score(
         value=float(np.mean([s.value for s in scores])),
         blocks=np.concatenate([s.blocks for s in scores]),
+        moved_vox=np.concatenate([s.moved_vox for s in scores]),
     )
 
 

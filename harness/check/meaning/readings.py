@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +30,8 @@ class Reading:
     ``kinds`` are the mistakes it takes to store d like this, the most consequential one first; none
     is the challenge's own convention. ``others`` are mistakes that would give the same numbers.
     ``origin`` is what a stored position has at voxel 0, None where displacements are stored.
-    ``backwards``: d goes from the moving image to the fixed one.
+    ``backwards``: d goes from the moving image to the fixed one. ``in_world``: millimetres along
+    the axes of the affine's world, not along those of the array.
     """
 
     kinds: tuple[FindingKind, ...]
@@ -38,11 +39,17 @@ class Reading:
     layout: Layout = Layout.STORED
     origin: Array | None = None
     backwards: bool = False
+    in_world: bool = False
     others: tuple[tuple[FindingKind, ...], ...] = field(default=())
 
     @property
     def name(self) -> str:
         return "+".join(self.kinds) or "voxels"
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """The same for the same reading of another pair, and for no other reading."""
+        return self.kinds, self.layout, self.in_world
 
     @property
     def voxels_from_stored(self) -> Array:
@@ -118,7 +125,10 @@ def position_readings(fixed: Image, moving_grid: Grid) -> tuple[Reading, ...]:
     return _distinct(
         [
             Reading(
-                kinds=(kind, *kinds, *more), stored_from_voxels=turn @ matrix, origin=turn @ origin
+                kinds=(kind, *kinds, *more),
+                stored_from_voxels=turn @ matrix,
+                origin=turn @ origin,
+                in_world=origin is begin,
             )
             for more, turn in (((), np.eye(3)), ((rev,), REVERSED))
             for kinds, matrix, origin in units
@@ -159,7 +169,7 @@ def _units_and_signs(fixed: Image, moving_grid: Grid) -> Iterator[Reading]:
         ((mm, rev, lps), REVERSED @ LEFT_AND_BACK @ affine),
     ]
     for kinds, matrix in table:
-        yield Reading(kinds=kinds, stored_from_voxels=matrix)
+        yield Reading(kinds=kinds, stored_from_voxels=matrix, in_world=matrix is affine)
 
 
 def _backwards(fixed: Image, moving_grid: Grid) -> Iterator[Reading]:
@@ -216,14 +226,7 @@ def _distinct(readings: Iterable[Reading]) -> tuple[Reading, ...]:
         for n, first in enumerate(kept):
             if reading.reads_the_same_as(first):
                 if first.kinds and reading.kinds != first.kinds:
-                    kept[n] = Reading(
-                        kinds=first.kinds,
-                        stored_from_voxels=first.stored_from_voxels,
-                        layout=first.layout,
-                        origin=first.origin,
-                        backwards=first.backwards,
-                        others=(*first.others, reading.kinds),
-                    )
+                    kept[n] = replace(first, others=(*first.others, reading.kinds))
                 break
         else:
             kept.append(reading)

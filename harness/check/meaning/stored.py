@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-INVERSE_STEPS = 10  # of a fixed-point iteration that contracts where a field does not fold
+INVERSE_STEPS = 7  # of a fixed-point iteration that contracts where a field does not fold
 
 
 class Layout(StrEnum):

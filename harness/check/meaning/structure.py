@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 STRIDE = 3  # samples of the field that are skipped where every one is not needed
+MIN_ROUGHNESS = 0.5  # 1 is noise
+MIN_JUMP_SAMPLES = 2.0  # neighbours differ by more than twice their distance
 SURE_UNFOLDED_PERCENT = 1.0  # on the field's own grid; more is worth counting on the image's
 
 
@@ -44,6 +46,15 @@ class Structure:
     def is_zero(self) -> bool:
         """No displacement anywhere, as in a method that does not touch a task."""
         return not (self.slope.any() or self.offset.any() or self.rest)
+
+
+def is_noise(structure: Structure, field_grid: Grid, image_grid: Grid) -> bool:
+    """Whether neighbouring displacements have so little to do with each other that counting folds,
+    seconds of work for such a field, would say nothing new."""
+    ends = zip(image_grid, field_grid, strict=True)
+    sample_vox = max((n - 1) / max(m - 1, 1) for n, m in ends)
+    jumps = structure.jump > MIN_JUMP_SAMPLES * sample_vox
+    return jumps and structure.roughness > MIN_ROUGHNESS
 
 
 def look_at(stored: FloatArray, image_grid: Grid) -> Structure:
