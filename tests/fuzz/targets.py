@@ -1,8 +1,8 @@
 """The real loaders as functions of a file's bytes, and legal files to start from.
 
-Each target may raise FieldError and nothing else; what it reads must be legal. Shared by the
-property tests (``tests/unit/test_fuzz_fields.py``) and by the coverage-guided run
-(``tests/fuzz/fuzz_fields.py``).
+Each target may raise FieldError and nothing else; what it reads must be legal, and the same that
+NumPy and NiBabel, with which the evaluation reads, find in the file. Shared by the property tests
+(``tests/unit/test_fuzz_fields.py``) and by the coverage-guided run (``tests/fuzz/fuzz_fields.py``).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import gzip
 import io
 import os
 import tempfile
+import warnings
 import zipfile
 import zlib
 from contextlib import suppress
@@ -78,7 +79,18 @@ def load(raw: bytes, name: str, spec: FieldSpec) -> bool:
     assert vectors.shape == (3, *GRID)
     assert vectors.dtype.name in spec.dtypes
     assert np.isfinite(vectors).all()
+    assert np.array_equal(vectors, _as_the_evaluation_reads(path))
     return True
+
+
+def _as_the_evaluation_reads(path: Path) -> npt.NDArray[Any]:
+    with warnings.catch_warnings(action="ignore"):  # of odd extensions, and of affines of NaN
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                array: npt.NDArray[Any] = arrays[arrays.files[0]]
+        else:
+            array = nib.load(path).get_fdata()  # type: ignore[attr-defined]
+    return array if array.shape == (3, *GRID) else np.moveaxis(array, -1, 0)
 
 
 def load_npz(raw: bytes) -> bool:

@@ -390,7 +390,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path, data_dir: Path) -> None:
             [
                 *(sys.executable, "-m", "harness.cli", "run", str(folder), "--engine", "process"),
                 *("--challenge", str(tmp_path / "tiny.yaml"), "--data", str(data_dir)),
-                *("--runs", str(tmp_path / f"runs{number}"), "--truth", str(tmp_path / "none")),
+                *("--runs", str(tmp_path / f"runs{number}")),
                 *("--submission", str(tmp_path / "submission"), "--json"),
             ],
             stdout=subprocess.PIPE,
