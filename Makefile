@@ -102,5 +102,5 @@ endif
 
 $(VENV)/.test: $(VENV)/.run $(VENV)/.method
 	@echo "installing what the tests need" >&2
-	@$(INSTALL) --constraint constraints.txt --editable '.[test,report,evaluation]'
+	@$(INSTALL) --constraint constraints.txt --editable '.[test,report]'
 	@touch $@
