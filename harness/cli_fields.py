@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from harness import console
 from harness.challenge.model import DEFAULT_CHALLENGE, builtin_names, load_challenge
 from harness.convert.convention import Family, FieldConvention, Order
 from harness.errors import ConventionError
+from harness.live import Counter
 
 if TYPE_CHECKING:
     from harness.challenge.model import Task
@@ -189,23 +188,14 @@ def _convert_file(batch: Batch, source: Path, target: Path) -> None:
 def _convert_folder(batch: Batch, source: Path, target: Path) -> None:
     files = batch.find(source)
     failed: list[int] = []
-    bar = Progress(
-        TextColumn("  {task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console.err,
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )
-    with bar:
-        shown = bar.add_task("converting", total=len(files))
+    with Counter("converting", len(files)) as counter:
         for outcome in batch.convert_files(files, target):
             if outcome.error is not None:
                 _show_failure(outcome)
                 failed.append(outcome.error.exit_code)
-            bar.advance(shown)
-    console.note(f"{len(files) - len(failed)} of {len(files)} fields converted, in {target}/")
+            counter.step()
+    done = len(files) - len(failed)
+    console.note(f"{done} of {len(files)} fields converted" + (f", in {target}/" if done else ""))
     if failed:
         raise typer.Exit(failed[0])
 

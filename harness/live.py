@@ -75,33 +75,12 @@ class Counter(AbstractContextManager["Counter"]):
         self._bar.update(self._task, completed=amount)
 
 
-class RunView(AbstractContextManager["RunView"]):
+class RunView(Counter):
     """Live progress of one run: a bar where there is a terminal, a line a pair in any case."""
 
     def __init__(self, pairs: int) -> None:
+        super().__init__("preparing", pairs)
         self._total = pairs
-        self._bar = Progress(
-            TextColumn("  {task.description}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=err,
-            transient=True,
-            disable=not sys.stderr.isatty(),
-        )
-        self._task = self._bar.add_task("preparing", total=pairs)
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
 
     def update(self, progress: RunProgress) -> None:
         match progress.step:
@@ -115,7 +94,7 @@ class RunView(AbstractContextManager["RunView"]):
             case Step.FIELD_WRITTEN:
                 runtime = seconds(progress.runtime_s)
                 self._say(f"{progress.done}/{self._total}  {progress.pair}  {runtime}")
-                self._bar.update(self._task, completed=progress.done)
+                self.reach(progress.done)
             case Step.COLLECTING:
                 self._say("collecting and checking the fields")
                 self._bar.update(self._task, description="checking")
