@@ -14,7 +14,7 @@ from harness.challenge.quantity import format_bytes
 from harness.check.check import check_fields
 from harness.check.findings import FindingKind
 from harness.check.pack import pack
-from harness.check.source import open_source
+from harness.check.source import find_run, open_source
 from harness.check.zero import write_zero_fields
 from harness.cli_options import options_given
 from harness.console_check import show_check, show_check_ending
@@ -22,7 +22,6 @@ from harness.engine.docker import DockerEngine
 from harness.errors import ChallengeError, FieldError, OutputError
 from harness.export import certify, export_image, latest_run_of, manifest_path
 from harness.live import Counter
-from harness.store import LOCAL_SUBMISSION, RunDirectory
 
 if TYPE_CHECKING:
     from harness.challenge.model import Challenge
@@ -139,18 +138,16 @@ def _rules(challenge: str | None, path: Path, runs: Path) -> Challenge:
     """The challenge that was named, else that of the run that ``path`` is, else the default."""
     if challenge is not None:
         return load_challenge(challenge)
-    for run in (RunDirectory(path), RunDirectory(runs / LOCAL_SUBMISSION / path)):
-        try:
-            name = run.read_record().challenge
-        except (OutputError, OSError):  # no run, or one that did not end
-            continue
-        if name not in builtin_names():
-            raise ChallengeError(
-                f"{path}: this run was under the challenge {name}, which is not built in; name its "
-                "file with --challenge"
-            )
-        return load_challenge(name)
-    return load_challenge()
+    run = find_run(path, runs)
+    if run is None:
+        return load_challenge()
+    name = run.read_record().challenge
+    if name not in builtin_names():
+        raise ChallengeError(
+            f"{path}: this run was under the challenge {name}, which is not built in; name its "
+            "file with --challenge"
+        )
+    return load_challenge(name)
 
 
 def _check_target(path: Path, *, force: bool) -> None:

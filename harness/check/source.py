@@ -88,6 +88,17 @@ def _folder(path: Path, runs_dir: Path) -> Path | None:
     return None
 
 
+def find_run(path: Path, runs_dir: Path) -> RunDirectory | None:
+    """The run that :func:`open_source` takes ``path`` for, if it is one."""
+    try:
+        for folder in (path, runs_dir / LOCAL_SUBMISSION / path):
+            if folder.is_dir():
+                return RunDirectory(folder) if _is_run(RunDirectory(folder)) else None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be looked at ({error.strerror})") from error
+    return None
+
+
 def _is_run(run: RunDirectory) -> bool:
     """Is it a run that ended, with fields of its own?
 

@@ -321,6 +321,17 @@ def test_a_run_is_checked_under_its_own_challenge(site: Path) -> None:
     assert "LUMIR_dataset.json" in str(done.exception)
 
 
+def test_a_pipe_called_run_json_is_no_record(site: Path) -> None:
+    """To learn the run's challenge the record was read before anything was known of it: a pipe, or
+    a link to a device, held the check of a hostile folder up for ever."""
+    folder = zero()
+    os.mkfifo(folder / "run.json")
+    (folder / "fields").mkdir()
+    done = CliRunner().invoke(app, ["check", str(folder), "--format-only"])
+    assert isinstance(done.exception, DataError)  # the default challenge's, whose data is not here
+    assert "task_01" in str(done.exception)
+
+
 def test_hints_name_the_options_that_were_given(site: Path) -> None:
     (site / "test").rename(site / "data")
     done = harness("zero", "z", "--data", "data")
