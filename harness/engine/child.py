@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Self
 import harness
 from harness.challenge.quantity import format_bytes
 from harness.engine import leash
-from harness.engine.base import ExitState
+from harness.engine.base import ExitState, ScratchUse, Usage
 from harness.engine.log import CappedLog, LogPump
 from harness.engine.owner import Owner
 from harness.engine.process_tree import OWNER_MARK, RUN_MARK, ProcessTree
@@ -161,8 +161,13 @@ class ChildExecution:
             self._state = self._end(grace_s=grace_s)
         return self._state
 
-    def cpu_seconds(self) -> float | None:
-        return None if self._tree is None or self._state is not None else self._tree.cpu_seconds()
+    def usage(self) -> Usage:
+        if self._tree is None or self._state is not None:
+            return Usage()
+        return Usage(cpu_s=self._tree.cpu_seconds())
+
+    def scratch(self) -> ScratchUse | None:
+        return None
 
     def _end(self, *, grace_s: float = 0.0, broken: _BrokenLimit | None = None) -> ExitState:
         """End what is left of the run and say how it ended.

@@ -19,7 +19,7 @@ import docker.errors
 from docker.types import LogConfig, Mount, Ulimit
 
 from harness.engine.api import API_FAILURES, engine_errors, reason
-from harness.engine.base import ExitState
+from harness.engine.base import ExitState, ScratchUse, Usage
 from harness.engine.cgroup import cpu_seconds, cpu_usage_file
 from harness.engine.log import CappedLog, LogPump
 from harness.engine.owner import LABEL_PREFIX, OWNER_LABEL, Owner
@@ -173,13 +173,16 @@ class ContainerExecution:
             "killed; is a device or a network disk hanging? Look at it with `docker inspect`"
         )
 
-    def cpu_seconds(self) -> float | None:
+    def usage(self) -> Usage:
         if self._waiter is None or self._waiter.ended_within(0.0):
-            return None
+            return Usage()
         if self._cpu_file is None and not self._looked_for_cpu_file:
             self._looked_for_cpu_file = True
             self._cpu_file = self._find_cpu_file()
-        return None if self._cpu_file is None else cpu_seconds(self._cpu_file)
+        return Usage(cpu_s=None if self._cpu_file is None else cpu_seconds(self._cpu_file))
+
+    def scratch(self) -> ScratchUse | None:
+        return None
 
     def _find_cpu_file(self) -> Path | None:
         container = self._created()
