@@ -152,7 +152,7 @@ def _is_below(path: str, folders: tuple[PurePosixPath, ...]) -> bool:
     for part in PurePosixPath(path).parts:
         if part == "..":
             parts = parts[:-1]
-        elif part != "/":
+        elif part.strip("/"):
             parts.append(part)
     clean = PurePosixPath("/", *parts)
     return any(clean == folder or folder in clean.parents for folder in folders)

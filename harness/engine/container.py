@@ -11,11 +11,12 @@ import dataclasses
 import logging
 import os
 import signal
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import docker.errors
 
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_cannot_raise_limits: WeakSet[DockerClient] = WeakSet()  # their engines told us so
+# The fewest open files that an engine has refused to allow: it gives fewer by itself.
+_refused_files: WeakKeyDictionary[DockerClient, int] = WeakKeyDictionary()
 # Deadlines of one request each. Creating copies what an image has in its volumes.
 _CREATE_S = 120.0
 _START_S = 60.0
@@ -67,7 +69,7 @@ class ContainerExecution:
         self._spec = spec
         self.container_name = unique_name(spec)
         self._arguments = container_arguments(spec, name=self.container_name, owner=Owner.current())
-        if client in _cannot_raise_limits:
+        if spec.limits.open_files >= _refused_files.get(client, sys.maxsize):
             self._drop_open_files()
         self._container: Container | None = None
         self._pump: LogPump | None = None
@@ -155,7 +157,7 @@ class ContainerExecution:
 
     def _drop_open_files(self) -> bool:
         """An engine without the right to raise limits gives its own, which is lower, then."""
-        _cannot_raise_limits.add(self._client)
+        _refused_files[self._client] = self._spec.limits.open_files
         kept = [limit for limit in self._arguments["ulimits"] if limit.name != OPEN_FILES]
         dropped = len(kept) < len(self._arguments["ulimits"])
         self._arguments = {**self._arguments, "ulimits": kept}

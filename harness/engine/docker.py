@@ -12,7 +12,7 @@ import docker.errors
 from docker.context import ContextAPI
 from docker.utils import parse_host
 
-from harness.engine import kernel
+from harness.engine import handover, kernel
 from harness.engine.api import (
     API_FAILURES,
     CONNECT_TIMEOUT_S,
@@ -23,6 +23,7 @@ from harness.engine.api import (
 from harness.engine.arguments import NAME_PREFIX, RUN_LABEL, check_image
 from harness.engine.base import EngineInfo, EngineName, HelperSpec, Image
 from harness.engine.container import ContainerExecution, remove_container
+from harness.engine.deadline import within
 from harness.engine.helper import HelperContainer
 from harness.engine.image_build import (
     BASE_ARGUMENT,
@@ -189,6 +190,48 @@ class DockerEngine:
 
     def helper(self, spec: HelperSpec) -> HelperContainer:
         return HelperContainer(self._client, spec)
+
+    def hand_over(self, folder: Path, find_image: Callable[[], Image]) -> None:
+        """By ourselves as root; else by a container of ``find_image``, or of the offline base."""
+        if handover.is_ours(folder):
+            return
+        if os.geteuid() == 0:
+            handover.make_ours(folder)
+            return
+        options = self._facts.get("SecurityOptions") or ()
+        arguments = handover.handover_arguments(
+            self._trusted_image(folder, find_image),
+            folder,
+            owner=Owner.current(),
+            rootless=any("rootless" in option for option in options),
+        )
+        doing = f"making what is in {folder} yours"
+        try:
+            with engine_errors(doing):
+                code = within(handover.TIMEOUT_S, doing, lambda: self._run_once(arguments))
+        finally:
+            remove_container(self._client, arguments["name"])
+        if code or not handover.is_ours(folder):
+            raise EngineError(
+                f"{doing}: the container for it ended with {code}; `sudo chown -hR $(id -u) "
+                f"{folder}` does the same"
+            )
+
+    def _run_once(self, arguments: Mapping[str, Any]) -> int:
+        container = self._client.containers.create(**arguments)
+        container.start()
+        return int(container.wait()["StatusCode"])
+
+    def _trusted_image(self, folder: Path, find_image: Callable[[], Image]) -> Image:
+        try:
+            return find_image()
+        except ImageMissing:
+            if self._has(OFFLINE_BASE):
+                return self.find(OFFLINE_BASE)
+        raise EngineError(
+            f"{folder}: some of it belongs to another user, and no image of the harness's own is "
+            f"here to change that: build one (`make build`), or `sudo chown -hR $(id -u) {folder}`"
+        )
 
     def sweep(self) -> tuple[str, ...]:
         with engine_errors("looking for containers that a dead harness left behind"):

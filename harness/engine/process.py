@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from harness.engine import handover
 from harness.engine.base import EngineInfo, EngineName, Image, Isolation
 from harness.engine.child import ChildExecution
 from harness.engine.process_tree import ProcessTree, run_marks
@@ -86,6 +87,10 @@ class ProcessEngine:
 
     def helper(self, spec: HelperSpec) -> Helper:
         raise EngineError(f"{spec.name}: the process engine has no containers")
+
+    def hand_over(self, folder: Path, find_image: Callable[[], Image]) -> None:  # noqa: ARG002
+        if not handover.is_ours(folder):
+            handover.make_ours(folder)
 
     def sweep(self) -> tuple[str, ...]:
         """End what is left of runs whose harness died; only their first process died with it."""
