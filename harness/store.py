@@ -292,6 +292,11 @@ class RunDirectory:
         return self.path / "output"
 
     @property
+    def reserve_path(self) -> Path:
+        """Room for the record, while the run goes on: see :mod:`harness.disk`."""
+        return self.path / ".reserve"
+
+    @property
     def fields_dir(self) -> Path:
         return self.path / "fields"
 
@@ -299,10 +304,16 @@ class RunDirectory:
         return self.fields_dir / field
 
     def compress_trace(self) -> None:
+        """Without room for that, the trace stays as it grew."""
         part = self.trace_path.with_suffix(".part")
-        with self.growing_trace.open("rb") as plain, gzip.open(part, "wb") as packed:
-            shutil.copyfileobj(plain, packed)
-        part.replace(self.trace_path)
+        try:
+            with self.growing_trace.open("rb") as plain, gzip.open(part, "wb") as packed:
+                shutil.copyfileobj(plain, packed)
+            part.replace(self.trace_path)
+        except OSError as error:
+            _logger.warning("%s: not compressed (%s)", self.growing_trace, error.strerror)
+            part.unlink(missing_ok=True)
+            return
         self.growing_trace.unlink()
 
     def discard_output(self) -> None:
