@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from harness.cache import CacheRecord
 from harness.challenge.field_file import FieldState
 from harness.challenge.model import Limits
+from harness.ending import EndingRecord
 from harness.engine.base import EngineName
 from harness.errors import Blame, OutputError
 from harness.machine.contamination import Contamination
@@ -145,9 +146,10 @@ class RepeatRecord(_Record):
 
 class RunRecord(_Record):
     """``run.json``. ``created`` is UTC, ISO 8601; ``duration_s`` from the submission's start to its
-    end; ``blame`` is None when the run succeeded."""
+    end; ``blame`` is None when the run succeeded; ``changed_limits``: the names of those that are
+    not the challenge's own. Version 1 had no ``ending`` and no ``changed_limits``."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     harness_version: str
     run_id: str
     submission: str
@@ -159,10 +161,12 @@ class RunRecord(_Record):
     image_id: str
     image_reference: str
     limits: Limits
+    changed_limits: tuple[str, ...] = ()
     status: RunStatus
     reason: str
     blame: Blame | None
     exit_code: int | None
+    ending: EndingRecord | None = None
     duration_s: float
     witness: WitnessRecord
     cache: CacheRecord
@@ -288,6 +292,11 @@ class RunDirectory:
         return self.path / "output"
 
     @property
+    def reserve_path(self) -> Path:
+        """Room for the record, while the run goes on: see :mod:`harness.disk`."""
+        return self.path / ".reserve"
+
+    @property
     def fields_dir(self) -> Path:
         return self.path / "fields"
 
@@ -295,10 +304,16 @@ class RunDirectory:
         return self.fields_dir / field
 
     def compress_trace(self) -> None:
+        """Without room for that, the trace stays as it grew."""
         part = self.trace_path.with_suffix(".part")
-        with self.growing_trace.open("rb") as plain, gzip.open(part, "wb") as packed:
-            shutil.copyfileobj(plain, packed)
-        part.replace(self.trace_path)
+        try:
+            with self.growing_trace.open("rb") as plain, gzip.open(part, "wb") as packed:
+                shutil.copyfileobj(plain, packed)
+            part.replace(self.trace_path)
+        except OSError as error:
+            _logger.warning("%s: not compressed (%s)", self.growing_trace, error.strerror)
+            part.unlink(missing_ok=True)
+            return
         self.growing_trace.unlink()
 
     def discard_output(self) -> None:

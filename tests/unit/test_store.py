@@ -14,7 +14,8 @@ import pytest
 from harness import errors
 from harness.cache import CacheMode, CacheRecord, CacheState
 from harness.challenge.field_file import FieldState
-from harness.engine.base import EngineName
+from harness.ending import Cut, CutRecord, EndingRecord
+from harness.engine.base import EngineName, Isolation
 from harness.errors import Blame, HarnessError, OutputError
 from harness.machine.contamination import Contamination, MachineVerdict
 from harness.machine.fingerprint import take_fingerprint
@@ -47,6 +48,21 @@ RECORD = RunRecord(
     reason="1 of 2 fields invalid",
     blame=Blame.SUBMISSION,
     exit_code=0,
+    ending=EndingRecord(
+        exit_code=137,
+        exit_signal="SIGKILL",
+        out_of_memory=False,
+        refused_processes=0,
+        cut=CutRecord(
+            reason=Cut.PAIR_TIMED_OUT,
+            after_s=12.25,
+            limit_name="longest_pair_s",
+            limit=10.0,
+            observed=10.5,
+            subject="task_01/0002_0002",
+        ),
+        isolation=Isolation(read_only_root=True, runtime="runsc"),
+    ),
     duration_s=0.1 + 0.2,
     witness=WitnessRecord(precision=next(iter(Precision)), complete=False, lost=("overflow",)),
     cache=CacheRecord(asked=CacheMode.COLD, applied=CacheState.PARTIAL, cached_ratio=1 / 3),
@@ -107,9 +123,19 @@ def test_record_comes_back(run_dir: RunDirectory) -> None:
 def test_record_is_json_that_names_its_version(run_dir: RunDirectory) -> None:
     run_dir.write_record(RECORD)
     content = json.loads(run_dir.record_path.read_text("utf-8"))
-    assert content["schema_version"] == 1
+    assert content["schema_version"] == 2
     assert content["status"] == "rejected"
     assert content["limits"]["memory"] == 2 * 2**30
+
+
+def test_record_of_the_first_version_is_still_read(run_dir: RunDirectory) -> None:
+    """It had no evidence, and fewer limits."""
+    content = json.loads(RECORD.model_dump_json(by_alias=True)) | {"schema_version": 1}
+    del content["ending"], content["changed_limits"], content["limits"]["idle_time"]
+    run_dir.record_path.write_text(json.dumps(content))
+    found = run_dir.read_record()
+    assert found.ending is None
+    assert found.pairs == RECORD.pairs
 
 
 def test_writing_again_replaces(run_dir: RunDirectory) -> None:
@@ -143,7 +169,7 @@ def test_unknown_key_is_refused(run_dir: RunDirectory, place: tuple[str | int, .
 
 
 @pytest.mark.parametrize(
-    "change", [{"schema_version": 2}, {"status": "fine"}, {"blame": "weather"}, {"pairs": None}]
+    "change", [{"schema_version": 3}, {"status": "fine"}, {"blame": "weather"}, {"pairs": None}]
 )
 def test_odd_value_is_refused(run_dir: RunDirectory, change: dict[str, object]) -> None:
     content = json.loads(RECORD.model_dump_json(by_alias=True)) | change

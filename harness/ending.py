@@ -1,0 +1,102 @@
+"""How a run ended: all that was observed of it, which is all that its verdict rests on.
+
+Nothing in it is a submission's word: exit codes, counters of the kernel, the engine's answers,
+sizes on the disk, times of the harness's own clock. None means not measured; zero is a measurement.
+"""
+
+from __future__ import annotations
+
+import signal
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+from harness.engine.base import Isolation
+
+
+class Cut(StrEnum):
+    """Why the harness ended a submission before it ended by itself.
+
+    OUTPUT_UNSEEN  something in its output cannot be looked at, so that no limit could hold.
+    DISK_FULL      the machine's disk has no room left, although every limit was kept.
+    """
+
+    TIMED_OUT = "timed_out"
+    PAIR_TIMED_OUT = "pair_timed_out"
+    IDLE = "idle"
+    OUTPUT_LIMIT = "output_limit"
+    OUTPUT_UNSEEN = "output_unseen"
+    SCRATCH_LIMIT = "scratch_limit"
+    DISK_FULL = "disk_full"
+    INTERRUPTED = "interrupted"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CutRecord(_Part):
+    """The first recorded reason to end a submission: whatever follows from it came later.
+
+    ``after_s``: how long the submission had been running. ``limit`` and ``observed`` are in the
+    unit that ``limit_name`` ends with: a limit of the challenge (``longest_pair_s``,
+    ``output_bytes``, ``output_files``), ``deadline_s`` or ``free_bytes``. ``subject``: the pair
+    that took too long, or what cannot be looked at, fit to be shown.
+    """
+
+    reason: Cut
+    after_s: float
+    limit_name: str | None = None
+    limit: float | None = None
+    observed: float | None = None
+    subject: str | None = None
+
+
+class EndingRecord(_Part):
+    """All that a verdict rests on, beside the fields themselves.
+
+    ``exit_code``: None when it vanished or never started; ``exit_signal`` is the name of the signal
+    that an exit code of 128 + n stands for (a submission may also choose such a code).
+    ``out_of_memory``: the engine's word, also for a child of the main process. ``memory_kills``,
+    ``refused_processes``: the kernel's counters. ``engine_failure``: what the engine could not do.
+
+    ``output_bytes``, ``output_entries``, ``scratch_bytes``: as last seen; ``printed_bytes``: all of
+    it, kept in the log or not. ``lowest_free_bytes``: of the run directory's disk, which counts as
+    full below ``free_floor_bytes``. ``last_file_event_s``, ``last_cpu_use_s``: the last signs of
+    life, after the start.
+    """
+
+    exit_code: int | None = None
+    exit_signal: str | None = None
+    out_of_memory: bool | None = None
+    memory_peak_bytes: int | None = None
+    memory_kills: int | None = None
+    refused_processes: int | None = None
+    cpu_s: float | None = None
+    cut: CutRecord | None = None
+    engine_failure: str | None = None
+    output_bytes: int | None = None
+    output_entries: int | None = None
+    scratch_bytes: int | None = None
+    printed_bytes: int | None = None
+    lowest_free_bytes: int | None = None
+    free_floor_bytes: int | None = None
+    last_file_event_s: float | None = None
+    last_cpu_use_s: float | None = None
+    isolation: Isolation | None = None
+
+    @property
+    def disk_was_full(self) -> bool:
+        if self.lowest_free_bytes is None or self.free_floor_bytes is None:
+            return False
+        return self.lowest_free_bytes < self.free_floor_bytes
+
+
+def exit_signal(exit_code: int | None) -> str | None:
+    """The signal that an exit code stands for by custom (128 + n), None where there is none."""
+    if exit_code is None or exit_code <= 128:
+        return None
+    try:
+        return signal.Signals(exit_code - 128).name
+    except ValueError:
+        return None
