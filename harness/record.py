@@ -14,7 +14,7 @@ from harness.challenge.field_file import FieldState
 from harness.collect import CollectedField, collect_field, read_small_file
 from harness.runner.inside import InsideReport, parse_report
 from harness.store import PairRecord, RunDirectory, RunRecord, TaskRecord, WitnessRecord
-from harness.text import harmless_line
+from harness.text import harmless, harmless_line
 from harness.timing import UNCOVERED_ADVICE, PairTiming, time_pairs, time_task
 from harness.verdict import Evidence, judge
 
@@ -115,7 +115,7 @@ def make_record(
         image_reference=plan.image.reference,
         limits=plan.challenge.limits,
         status=verdict.status,
-        reason=verdict.reason,
+        reason=harmless(verdict.reason),
         blame=verdict.blame,
         exit_code=ended.ending.exit_code,
         ending=ended.ending,
@@ -134,7 +134,7 @@ def make_record(
         tasks=tuple(_task_record(found, pairs, timings, touched) for found in plan.tasks),
         pairs=pairs,
         repeat=repeat,
-        warnings=tuple(warnings),
+        warnings=tuple(map(harmless, warnings)),
     )
 
 
@@ -221,7 +221,7 @@ def _pair_record(
         fixed_id=pair.fixed_id,
         moving_id=pair.moving_id,
         field_state=field.state if attempted else FieldState.NOT_ATTEMPTED,
-        field_problem=problem if attempted else None,
+        field_problem=harmless(problem) if attempted and problem is not None else None,
         field_path=None if field.path is None else str(field.path),
         field_sha256=field.sha256,
         runtime_s=timing.runtime_s,
