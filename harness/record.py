@@ -38,11 +38,12 @@ _MAX_TOLD_CHARACTERS = 300
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How the submission's execution went."""
+    """How the submission's execution went. ``doubt``: what is wrong with its output folder."""
 
     ending: EndingRecord
     duration_s: float
     reserved_cpu: int | None = None
+    doubt: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +101,7 @@ def make_record(
     )
     warnings = [*verdict.warnings, *_witness_warnings(pairs, trace, inside, lost)]
     warnings += _uncovered_warnings(plan, timings)
-    doubts = (inside_problem, conditions.cache.warning)
+    doubts = (ended.doubt, inside_problem, conditions.cache.warning)
     warnings += [text for text in doubts if text is not None]
     return RunRecord(
         harness_version=__version__,
