@@ -170,7 +170,8 @@ class ChildExecution:
         if self._tree is not None and self._state is None:
             cpu_s = max(self._tree.cpu_seconds(), self._usage.cpu_s or 0.0)
             self._usage = dataclasses.replace(self._usage, cpu_s=cpu_s)
-        return self._usage
+        printed_bytes = None if self._pump is None else self._pump.total_bytes
+        return dataclasses.replace(self._usage, printed_bytes=printed_bytes)
 
     def scratch(self) -> ScratchUse | None:
         """In its home, which is its folder for temporary files; elsewhere it writes as anybody."""

@@ -195,7 +195,8 @@ class ContainerExecution:
     def usage(self) -> Usage:
         self._next_sample_s = 0.0
         self._sample()
-        return self._usage
+        printed_bytes = None if self._pump is None else self._pump.total_bytes
+        return dataclasses.replace(self._usage, printed_bytes=printed_bytes)
 
     def scratch(self) -> ScratchUse | None:
         if self._waiter is None or self._waiter.ended_within(0.0):
