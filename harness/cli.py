@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness import __version__, cli_challenge, cli_fields, cli_upload, console
+from harness import __version__, cli_challenge, cli_fields, cli_recover, cli_upload, console
 from harness.cache import CacheMode
 from harness.challenge.model import DEFAULT_CHALLENGE, builtin_names, load_challenge
 from harness.challenge.pairs import check_data, is_present
@@ -149,6 +149,7 @@ def run(
     chosen, image = _engine_and_image(engine, source, base_image)
     for name in chosen.sweep():
         console.note(f"removed {name}, left behind by a harness that was killed")
+    cli_recover.recover_dead(runs.resolve(), chosen)
     plan = Plan(
         challenge=rules,
         challenge_file=None if challenge in builtin_names() else Path(challenge).resolve(),
@@ -284,6 +285,7 @@ def doctor() -> None:
 
 
 cli_fields.register(app)
+cli_recover.register(app)
 
 
 def _execute_times(

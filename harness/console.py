@@ -111,9 +111,9 @@ def show_plan(plan: Plan, info: EngineInfo, run_dir: RunDirectory) -> None:
         ("method", f"{plan.image.reference}  {_short(plan.image.id)}"),
         ("engine", f"{info.name} ({info.version})"),
         ("isolation", info.isolation),
-        ("data", f"{_relative(plan.data_dir)}: {tasks}, {plan.cache} cache"),
+        ("data", f"{relative(plan.data_dir)}: {tasks}, {plan.cache} cache"),
         ("limits", _limits(plan.challenge.limits, plan.deadline_s)),
-        ("run", f"{_relative(run_dir.path)}/"),
+        ("run", f"{relative(run_dir.path)}/"),
     )
     err.print(f"[bold]{escape(plan.challenge.title)}, dry run[/]")
     for name, value in rows:
@@ -157,12 +157,12 @@ def show_ending(
     target.print(f"  times   {_PRECISION[record.witness.precision]}")
     verdict = record.contamination.verdict or "not judged: too short a run, or no way to tell"
     target.print(f"  machine {escape(verdict)}")
-    where = f"{_relative(run_dir.path)}/  (run.json, trace.jsonl.gz, log.txt, fields/)"
+    where = f"{relative(run_dir.path)}/  (run.json, trace.jsonl.gz, log.txt, fields/)"
     target.print(f"  record  {escape(where)}")
 
 
 def show_turn(run_dir: RunDirectory, index: int, times: int) -> None:
-    err.print(f"  [bold]run {index} of {times}[/]  {escape(_relative(run_dir.path))}/")
+    err.print(f"  [bold]run {index} of {times}[/]  {escape(relative(run_dir.path))}/")
 
 
 def show_repeats(
@@ -190,7 +190,7 @@ def show_repeats(
         warn(text)
     ended = summary.statuses.count(RunStatus.SUCCEEDED)
     target.print(f"{ended} of {summary.asked} runs succeeded; the fields are those of run {shown}")
-    target.print(f"  summary {escape(_relative(first.repeat_path))}")
+    target.print(f"  summary {escape(relative(first.repeat_path))}")
 
 
 def _interval(pair: PairSpread) -> str:
@@ -237,7 +237,7 @@ def show_log_tail(run_dir: RunDirectory, lines: int = 25) -> None:
         return
     if not text.strip():
         return
-    err.print(f"[dim]the end of {escape(_relative(run_dir.log_path))}:[/]")
+    err.print(f"[dim]the end of {escape(relative(run_dir.log_path))}:[/]")
     for line in text.splitlines()[-lines:]:
         err.print(f"  [dim]|[/] {escape(harmless(line))}")
 
@@ -352,6 +352,6 @@ def _short(image_id: str) -> str:
     return f"{algorithm}:{digest[:12]}" if digest else image_id[:12]
 
 
-def _relative(path: Path) -> str:
+def relative(path: Path) -> str:
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative

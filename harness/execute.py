@@ -9,6 +9,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING
 
 from harness.cache import CacheMode, prepare_cache
@@ -21,6 +22,7 @@ from harness.probe.realtime import Precision
 from harness.probe.trace import Event, FileEvent, Placement, Root, Trace, TraceTail
 from harness.record import INSIDE_REPORT, Conditions, Ended, make_record
 from harness.runner.settings import CHALLENGE_VARIABLE, INSIDE_REPORT_VARIABLE
+from harness.started import StartRecord, write_start
 from harness.timing import time_pairs
 from harness.verdict import Cut
 from harness.witness import cpus_left, reserved_cpu, start_witness
@@ -29,9 +31,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from harness.cache import CacheRecord
     from harness.challenge.contract import Limits, Mount
     from harness.challenge.pairs import Pair
     from harness.collect import TreeUse
+    from harness.machine.fingerprint import Fingerprint
     from harness.plan import Plan
     from harness.probe.client import ChildProgram, Probe
     from harness.store import RepeatRecord, RunDirectory, RunRecord
@@ -88,7 +92,8 @@ def execute(
         with start_witness(plan, engine, run_dir, ahead) as probe:
             spec = _run_spec(plan, engine, run_dir, cpuset=cpus_left(engine, probe))
             watch = MachineWatch()  # after the probe, whose work is ours
-            ended = _run_to_its_end(plan, engine, run_dir, spec, watch, on_progress)
+            note = partial(_note_start, plan, engine, run_dir, spec, probe, cache, machine, repeat)
+            ended = _run_to_its_end(plan, engine, run_dir, spec, watch, on_progress, note)
             contamination = watch.finish()
             trace = _finish(probe)
     ended = dataclasses.replace(ended, reserved_cpu=reserved_cpu(probe))
@@ -103,7 +108,7 @@ def execute(
             f"{run_dir.path}: the run ended, and its record cannot be written ({error.strerror}); "
             f"what the submission wrote is in {run_dir.output_dir}"
         ) from error
-    run_dir.discard_output()
+    run_dir.put_away()
     return record
 
 
@@ -185,6 +190,29 @@ def _run_spec(
     )
 
 
+def _note_start(
+    plan: Plan,
+    engine: Engine,
+    run_dir: RunDirectory,
+    spec: RunSpec,
+    probe: Probe,
+    cache: CacheRecord,
+    machine: Fingerprint,
+    repeat: RepeatRecord | None,
+) -> None:
+    """What another process needs to finish this run, should this one die."""
+    start = StartRecord.of(
+        plan,
+        engine.info,
+        run_name=spec.name,
+        reserved_cpu=reserved_cpu(probe),
+        cache=cache,
+        machine=machine,
+        repeat=repeat,
+    )
+    write_start(run_dir, start)
+
+
 def _bind(mount: Mount, plan: Plan, run_dir: RunDirectory) -> BindMount:
     if mount.source == "data":
         return BindMount(source=plan.data_dir / mount.path, target=mount.target, read_only=True)
@@ -198,8 +226,12 @@ def _run_to_its_end(
     spec: RunSpec,
     watch: MachineWatch,
     on_progress: Callable[[Progress], None],
+    note_start: Callable[[], None],
 ) -> Ended:
-    """Start the submission and stay with it. An engine that fails on the way is recorded."""
+    """Start the submission and stay with it. An engine that fails on the way is recorded.
+
+    ``note_start``: called when nothing but the start itself is missing.
+    """
     started = time.monotonic()
     exit_state: ExitState | None = None
     cut: Cut | None = None
@@ -207,6 +239,7 @@ def _run_to_its_end(
     unseen: str | None = None
     try:
         with engine.prepare(spec) as execution:
+            note_start()
             execution.start()
             started = time.monotonic()
             try:

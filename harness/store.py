@@ -274,6 +274,11 @@ class RunDirectory:
         return self.path / "repeat.json"
 
     @property
+    def started_path(self) -> Path:
+        """Only while the run goes on, or when its harness died: see :mod:`harness.started`."""
+        return self.path / "started.json"
+
+    @property
     def log_path(self) -> Path:
         return self.path / "log.txt"
 
@@ -300,10 +305,23 @@ class RunDirectory:
 
     def compress_trace(self) -> None:
         part = self.trace_path.with_suffix(".part")
-        with self.growing_trace.open("rb") as plain, gzip.open(part, "wb") as packed:
-            shutil.copyfileobj(plain, packed)
+        with self.growing_trace.open("rb") as plain, part.open("wb") as file:
+            with gzip.open(file, "wb") as packed:
+                shutil.copyfileobj(plain, packed)
+            os.fsync(file.fileno())  # before the growing one goes
         part.replace(self.trace_path)
         self.growing_trace.unlink()
+
+    def put_away(self) -> None:
+        """What only an unfinished run has: to be called when its record is on the disk."""
+        self.discard_output()
+        leftovers = (
+            self.started_path,
+            *(path.with_suffix(".part") for path in (self.record_path, self.started_path)),
+            self.trace_path.with_suffix(".part"),
+        )
+        for path in leftovers:
+            path.unlink(missing_ok=True)
 
     def discard_output(self) -> None:
         """Remove the submission's output folder; what cannot be removed stays and is logged.

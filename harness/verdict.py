@@ -27,6 +27,7 @@ class Cut(StrEnum):
     OUTPUT_LIMIT = "output_limit"
     OUTPUT_UNSEEN = "output_unseen"
     INTERRUPTED = "interrupted"
+    HARNESS_DIED = "harness_died"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +80,12 @@ def _cut_short(cut: Cut, evidence: Evidence) -> Verdict:
             "folders that anybody may enter, and few in each other"
         )
         return Verdict(status=RunStatus.OUTPUT_LIMIT, reason=reason, blame=Blame.SUBMISSION)
+    reason = "ended because the harness was asked to stop"
+    if cut is Cut.HARNESS_DIED:
+        reason = "the harness was killed, or its machine went down, before the run had ended"
     return Verdict(
         status=RunStatus.INTERRUPTED,
-        reason="ended because the harness was asked to stop",
+        reason=reason,
         blame=Blame.MACHINE,
     )
 
