@@ -126,15 +126,19 @@ def show_result(
     """The table of pairs, what is wrong with fields, then the totals of each task."""
     by_pair = {pair.key: value for pair, value in accuracy}
     out.print()
-    out.print(_pair_table(record, by_pair))
-    for pair in record.pairs:
-        if pair.field_problem is not None:
-            out.print(f"  [red]{pair.key}[/]: {escape(harmless(pair.field_problem))}")
+    out.print(pair_table(record, by_pair))
+    show_field_problems(record)
     for task in record.tasks:
         values = [value for pair, value in accuracy if pair.task == task.name]
         ended_well = record.exit_code == 0 and any(t.attempted for t in record.tasks)
         out.print(_task_lines(task, titles[task.name], values, reached=ended_well))
     out.print()
+
+
+def show_field_problems(record: RunRecord) -> None:
+    for pair in record.pairs:
+        if pair.field_problem is not None:
+            out.print(f"  [red]{pair.key}[/]: {escape(harmless(pair.field_problem))}")
 
 
 def show_ending(
@@ -227,7 +231,7 @@ def show_finding(finding: Finding) -> None:
         out.print(f"         {escape(finding.remedy)}")
 
 
-def show_log_tail(run_dir: RunDirectory, lines: int = 25) -> None:
+def show_log_tail(run_dir: RunDirectory, lines: int = 25, *, to_stderr: bool = True) -> None:
     """The end of the submission's log, with control characters made harmless."""
     try:
         with run_dir.log_path.open("rb") as file:
@@ -237,12 +241,13 @@ def show_log_tail(run_dir: RunDirectory, lines: int = 25) -> None:
         return
     if not text.strip():
         return
-    err.print(f"[dim]the end of {escape(relative(run_dir.log_path))}:[/]")
+    target = err if to_stderr else out
+    target.print(f"[dim]the end of {escape(relative(run_dir.log_path))}:[/]")
     for line in text.splitlines()[-lines:]:
-        err.print(f"  [dim]|[/] {escape(harmless(line))}")
+        target.print(f"  [dim]|[/] {escape(harmless(line))}")
 
 
-def _pair_table(record: RunRecord, accuracy: dict[str, PairAccuracy]) -> Table:
+def pair_table(record: RunRecord, accuracy: dict[str, PairAccuracy]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("pair", no_wrap=True)
     for name in ("runtime", "exclusive"):

@@ -235,6 +235,7 @@ def _pair_record(
         field_state=field.state if attempted else FieldState.NOT_ATTEMPTED,
         field_problem=problem if attempted else None,
         field_path=None if field.path is None else str(field.path),
+        expected_path=str(pair.field),
         field_sha256=field.sha256,
         runtime_s=timing.runtime_s,
         exclusive_s=timing.exclusive_s,

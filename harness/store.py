@@ -86,7 +86,8 @@ class PairRecord(_Record):
 
     ``inside_runtime_s`` is the reference runner's own witness, kept to be compared.
     ``field_problem`` says why a field is not valid; ``field_sha256`` is of the file's bytes;
-    ``field_path`` is its place below ``fields/``, None when there was no file.
+    ``field_path`` is its place below ``fields/``, None when there was no file; ``expected_path`` the
+    name, below the output folder, that counts before others.
     """
 
     key: str
@@ -96,6 +97,7 @@ class PairRecord(_Record):
     field_state: FieldState
     field_problem: str | None = None
     field_path: str | None = None
+    expected_path: str | None = None
     field_sha256: str | None = None
     runtime_s: float | None = None
     exclusive_s: float | None = None
@@ -351,7 +353,12 @@ class RunDirectory:
         except FileNotFoundError as error:
             raise OutputError(f"{self.path}: no run.json, so this run did not end") from error
         except ValidationError as error:
-            raise OutputError(f"{self.record_path}: not a run record: {error}") from error
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the file"
+            raise OutputError(
+                f"{self.record_path}: not a run record that this version of the harness reads "
+                f"({where}: {first['msg']})"
+            ) from error
 
     def write_repeat(self, summary: RepeatSummary) -> None:
         _write(self.repeat_path, summary)
