@@ -201,7 +201,13 @@ def _incomplete(record: RunRecord) -> Iterator[str]:
 
 
 def _crashed(record: RunRecord) -> str:
-    code = record.exit_code or 0
+    code = record.exit_code
+    if code is None:
+        return (
+            "its image cannot be started: check that ENTRYPOINT names a program that is in it, "
+            "executable and of this machine's architecture, and that USER and WORKDIR exist; "
+            "`docker run IMAGE` says the same"
+        )
     if code in _CODES:
         return f"exit code {code}: {_CODES[code]}"
     number = code - _SIGNAL_BASE
@@ -256,7 +262,16 @@ def _rejected(record: RunRecord) -> Iterator[str]:
 
 
 def _infrastructure(record: RunRecord) -> Iterator[str]:
-    if record.ending is not None and record.ending.engine_failure is not None:
+    ending = record.ending
+    uncollected = _in_state(record, FieldState.UNCOLLECTED)
+    if uncollected or (ending is not None and ending.disk_was_full):
+        where = "; what it wrote is in output/ in the run directory" if uncollected else ""
+        yield (
+            "free space on the disk of the runs folder, or put it elsewhere with --runs, then run "
+            f"it again{where}"
+        )
+        return
+    if ending is not None and ending.engine_failure is not None:
         yield (
             "the container engine failed, not the submission: `harness doctor` looks at it, "
             "`journalctl -u docker` tells its side (was it restarted?); then run it again"

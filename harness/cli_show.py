@@ -78,7 +78,9 @@ def _is_run(path: Path) -> bool:
 
 
 def _seen(directory: RunDirectory) -> Salvaged | None:
-    return salvage_trace(directory.trace_path) if directory.trace_path.exists() else None
+    paths = (directory.trace_path, directory.growing_trace)
+    found = next((path for path in paths if path.exists()), None)
+    return None if found is None else salvage_trace(found)
 
 
 def _show_unfinished(directory: RunDirectory, *, as_json: bool, log_lines: int) -> None:

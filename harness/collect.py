@@ -6,16 +6,17 @@ size; each copy is validated where the submission cannot reach it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
 import shutil
 import stat
-from contextlib import closing
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from harness.beneath import open_beneath, shown, walk
+from harness.beneath import open_beneath, open_folder_beneath, shown, walk
 from harness.challenge.field_file import (
     FieldState,
     check_field,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 _COPY_BYTES = 1 << 20
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _FIELD_SUFFIXES = tuple(suffix for kind in FieldFormat for suffix in kind.suffixes)
 
 
@@ -52,8 +54,10 @@ def collect_field(
     output_dir: Path, names: Sequence[PurePosixPath], fields_dir: Path, spec: FieldSpec
 ) -> CollectedField:
     """Copy one field, under the first of its names that is there, to its place below
-    ``fields_dir`` and validate the copy; an invalid one is kept.
+    ``fields_dir`` and validate the copy; an invalid one is kept. Its original is freed.
 
+    Without room for a copy the file itself is moved, as nothing runs any more that could change it.
+    One that was collected before, by a harness that was killed on the way, is found where it is.
     Raises OSError only where it is our own copy that cannot be written.
     """
     for name in names:
@@ -69,7 +73,7 @@ def _collect(
     try:
         descriptor = open_beneath(output_dir, field)
     except FileNotFoundError:
-        return CollectedField(state=FieldState.MISSING)
+        return _collected_before(field, destination, spec)
     except OSError as error:
         problem = f"expected a regular file reached without links ({error.strerror})"
         return CollectedField(state=FieldState.INVALID, problem=problem)
@@ -84,9 +88,33 @@ def _collect(
             return CollectedField(
                 state=FieldState.INVALID, problem=problem, modified_ns=modified_ns
             )
-        digest = _copy(descriptor, destination, max_file_bytes(spec))
+        try:
+            digest = _take(output_dir, field, descriptor, destination, max_file_bytes(spec))
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            problem = f"it could not be copied: {error.strerror}; it is still in {output_dir}"
+            return CollectedField(
+                state=FieldState.UNCOLLECTED, problem=problem, modified_ns=modified_ns
+            )
     finally:
         os.close(descriptor)
+    return _examined(field, destination, spec, digest, modified_ns)
+
+
+def _collected_before(field: PurePosixPath, destination: Path, spec: FieldSpec) -> CollectedField:
+    try:
+        with destination.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            modified_ns = os.fstat(file.fileno()).st_mtime_ns
+    except FileNotFoundError:
+        return CollectedField(state=FieldState.MISSING)
+    return _examined(field, destination, spec, digest, modified_ns)
+
+
+def _examined(
+    field: PurePosixPath, destination: Path, spec: FieldSpec, digest: str, modified_ns: int
+) -> CollectedField:
     fault = _fault(field, lambda: check_field(destination, spec))
     return CollectedField(
         state=FieldState.VALID if fault is None else FieldState.INVALID,
@@ -229,14 +257,42 @@ def tree_use(folder: Path, max_entries: int) -> TreeUse:
     return TreeUse(used_bytes=used_bytes, entries=entries, unseen=unseen)
 
 
-def _copy(descriptor: int, destination: Path, limit_bytes: int) -> str:
-    """Copy at most ``limit_bytes``; the SHA-256 of what was copied."""
-    digest = hashlib.sha256()
+def _take(
+    output_dir: Path, field: PurePosixPath, descriptor: int, destination: Path, limit_bytes: int
+) -> str:
+    """Copy an open file's bytes, at most ``limit_bytes``, and remove it where it was; the SHA-256
+    of what was taken. The file itself is moved where there is no room for both."""
     destination.parent.mkdir(parents=True, exist_ok=True)
+    part = destination.with_name(f".{destination.name}.part")
+    status = os.fstat(descriptor)
+    folder = open_folder_beneath(output_dir, field.parent)
+    try:
+        try:
+            digest = _copy(descriptor, part, limit_bytes)
+            os.utime(part, ns=(status.st_atime_ns, status.st_mtime_ns))
+            part.replace(destination)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            if error.errno not in _NO_ROOM:
+                raise
+            os.rename(field.name, destination, src_dir_fd=folder)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            return _copy(descriptor, None, limit_bytes)
+        with suppress(OSError):  # a folder of another user's: it goes with the whole output
+            os.unlink(field.name, dir_fd=folder)
+        return digest
+    finally:
+        os.close(folder)
+
+
+def _copy(descriptor: int, destination: Path | None, limit_bytes: int) -> str:
+    """Copy at most ``limit_bytes``, or just read them; their SHA-256."""
+    digest = hashlib.sha256()
     left = limit_bytes
-    with destination.open("wb") as file:
+    with destination.open("wb") if destination else nullcontext() as file:
         while left and (chunk := os.read(descriptor, min(_COPY_BYTES, left))):
-            file.write(chunk)
+            if file is not None:
+                file.write(chunk)
             digest.update(chunk)
             left -= len(chunk)
     return digest.hexdigest()

@@ -42,6 +42,7 @@ _STATE_STYLE = {
     FieldState.VALID: "green",
     FieldState.MISSING: "red",
     FieldState.INVALID: "red",
+    FieldState.UNCOLLECTED: "yellow",
     FieldState.NOT_ATTEMPTED: "dim",
 }
 _PRECISION = {

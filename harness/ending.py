@@ -1,11 +1,12 @@
 """How a run ended: all that was observed of it, which is all that its verdict rests on.
 
-Nothing in it is a submission's word: exit codes, counters of the kernel, the engine's answers, sizes
-on the disk, times of the harness's own clock. None means not measured; zero is a measurement.
+Nothing in it is a submission's word: exit codes, counters of the kernel, the engine's answers,
+sizes on the disk, times of the harness's own clock. None means not measured; zero is a measurement.
 """
 
 from __future__ import annotations
 
+import signal
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
@@ -39,10 +40,10 @@ class _Part(BaseModel):
 class CutRecord(_Part):
     """The first recorded reason to end a submission: whatever follows from it came later.
 
-    ``after_s``: how long the submission had been running. ``limit`` and ``observed`` are in the unit
-    that ``limit_name`` ends with: a limit of the challenge (``longest_pair_s``, ``output_bytes``,
-    ``output_files``), ``deadline_s`` or ``free_bytes``. ``subject``: the pair that took too long,
-    or what cannot be looked at, fit to be shown.
+    ``after_s``: how long the submission had been running. ``limit`` and ``observed`` are in the
+    unit that ``limit_name`` ends with: a limit of the challenge (``longest_pair_s``,
+    ``output_bytes``, ``output_files``), ``deadline_s`` or ``free_bytes``. ``subject``: the pair
+    that took too long, or what cannot be looked at, fit to be shown.
     """
 
     reason: Cut
@@ -62,8 +63,9 @@ class EndingRecord(_Part):
     ``refused_processes``: the kernel's counters. ``engine_failure``: what the engine could not do.
 
     ``output_bytes``, ``output_entries``, ``scratch_bytes``: as last seen; ``printed_bytes``: all of
-    it, kept in the log or not. ``lowest_free_bytes``: of the run directory's disk.
-    ``last_file_event_s``, ``last_cpu_use_s``: the last signs of life, after the start.
+    it, kept in the log or not. ``lowest_free_bytes``: of the run directory's disk, which counts as
+    full below ``free_floor_bytes``. ``last_file_event_s``, ``last_cpu_use_s``: the last signs of
+    life, after the start.
     """
 
     exit_code: int | None = None
@@ -80,6 +82,23 @@ class EndingRecord(_Part):
     scratch_bytes: int | None = None
     printed_bytes: int | None = None
     lowest_free_bytes: int | None = None
+    free_floor_bytes: int | None = None
     last_file_event_s: float | None = None
     last_cpu_use_s: float | None = None
     isolation: Isolation | None = None
+
+    @property
+    def disk_was_full(self) -> bool:
+        if self.lowest_free_bytes is None or self.free_floor_bytes is None:
+            return False
+        return self.lowest_free_bytes < self.free_floor_bytes
+
+
+def exit_signal(exit_code: int | None) -> str | None:
+    """The signal that an exit code stands for by custom (128 + n), None where there is none."""
+    if exit_code is None or exit_code <= 128:
+        return None
+    try:
+        return signal.Signals(exit_code - 128).name
+    except ValueError:
+        return None

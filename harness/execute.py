@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fcntl
 import os
-import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING
 
 from harness.cache import CacheMode, prepare_cache
-from harness.collect import tree_use
-from harness.engine.base import BindMount, Engine, EngineName, Execution, ExitState, RunSpec
+from harness.disk import Reserve, check_room
+from harness.ending import Cut
+from harness.engine.base import BindMount, Engine, EngineName, ExitState, RunSpec
 from harness.errors import DataError, EngineError, OutputError, ProbeError
+from harness.interrupts import Interrupts
 from harness.machine.fingerprint import take_fingerprint
 from harness.machine.samples import MachineWatch
-from harness.probe.realtime import Precision
-from harness.probe.trace import Event, FileEvent, Placement, Root, Trace, TraceTail
+from harness.probe.trace import Trace
 from harness.record import INSIDE_REPORT, Conditions, Ended, make_record
 from harness.runner.settings import CHALLENGE_VARIABLE, INSIDE_REPORT_VARIABLE
 from harness.started import StartRecord, write_start
-from harness.timing import time_pairs
-from harness.verdict import Cut
+from harness.supervise import Supervisor
 from harness.witness import cpus_left, reserved_cpu, start_witness
 
 if TYPE_CHECKING:
@@ -32,19 +30,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.cache import CacheRecord
-    from harness.challenge.contract import Limits, Mount
-    from harness.challenge.pairs import Pair
-    from harness.collect import TreeUse
+    from harness.challenge.contract import Mount
+    from harness.ending import EndingRecord
     from harness.machine.fingerprint import Fingerprint
     from harness.plan import Plan
     from harness.probe.client import ChildProgram, Probe
     from harness.store import RepeatRecord, RunDirectory, RunRecord
+    from harness.timing import PairTiming
 
-_POLL_S = 0.1
-_LOOK_S = 1.0  # between two looks at the output folder and the machine
-_OUTPUT_LOOK_SHARE = 0.05  # of one processor, however much there is to look at
 _STOP_GRACE_S = 5.0
-_AT_ONCE = (Cut.OUTPUT_LIMIT, Cut.OUTPUT_UNSEEN)  # it would go on writing meanwhile
+# It would go on writing meanwhile.
+_AT_ONCE = (Cut.OUTPUT_LIMIT, Cut.OUTPUT_UNSEEN, Cut.SCRATCH_LIMIT, Cut.DISK_FULL)
 _CHALLENGE_TARGET = "/l2r/challenge.yaml"
 
 
@@ -76,12 +72,28 @@ def execute(
     *,
     repeat: RepeatRecord | None = None,
     ahead: ChildProgram | None = None,
+    interrupts: Interrupts | None = None,
 ) -> RunRecord:
     """Run the image over the pairs; the record, already stored. ``ahead``: see start_witness.
+    ``interrupts`` tells whether one was put off until the record was stored.
 
     A submission's failure is a result, not an exception. Raises DataError, ProbeError, EngineError
     or OutputError when the run could not even begin, OutputError when its record cannot be written.
     """
+    with interrupts or Interrupts() as guard, _room(plan, run_dir) as reserve:
+        return _execute(plan, engine, run_dir, on_progress, repeat, ahead, guard, reserve)
+
+
+def _execute(
+    plan: Plan,
+    engine: Engine,
+    run_dir: RunDirectory,
+    on_progress: Callable[[Progress], None],
+    repeat: RepeatRecord | None,
+    ahead: ChildProgram | None,
+    interrupts: Interrupts,
+    reserve: Reserve,
+) -> RunRecord:
     _make_output(plan, run_dir)
     machine = take_fingerprint(f"{engine.info.name} {engine.info.version}")
     with _only_reader(plan.data_dir):
@@ -92,24 +104,63 @@ def execute(
         with start_witness(plan, engine, run_dir, ahead) as probe:
             spec = _run_spec(plan, engine, run_dir, cpuset=cpus_left(engine, probe))
             watch = MachineWatch()  # after the probe, whose work is ours
+            tell = _Announcer(on_progress)
+            supervisor = Supervisor(plan, run_dir, probe, watch, tell.field_written)
             note = partial(_note_start, plan, engine, run_dir, spec, probe, cache, machine, repeat)
-            ended = _run_to_its_end(plan, engine, run_dir, spec, watch, on_progress, note)
+            ending = _run_to_its_end(engine, spec, supervisor, interrupts, on_progress, note)
             contamination = watch.finish()
             trace = _finish(probe)
-    ended = dataclasses.replace(ended, reserved_cpu=reserved_cpu(probe))
+    ended = Ended(ending=ending, duration_s=supervisor.duration_s, reserved_cpu=reserved_cpu(probe))
     conditions = Conditions(cache=cache, machine=machine, contamination=contamination)
     on_progress(Progress(step=Step.COLLECTING))
     try:
         record = make_record(plan, engine.info, run_dir, ended, trace, conditions, repeat=repeat)
         run_dir.compress_trace()
+        reserve.give_up()
         run_dir.write_record(record)
     except OSError as error:
         raise OutputError(
             f"{run_dir.path}: the run ended, and its record cannot be written ({error.strerror}); "
             f"what the submission wrote is in {run_dir.output_dir}"
         ) from error
-    run_dir.put_away()
+    run_dir.put_away(record)
     return record
+
+
+@contextmanager
+def _room(plan: Plan, run_dir: RunDirectory) -> Iterator[Reserve]:
+    """Enough of it on the disk to begin, and some kept for the record."""
+    limits, fields = plan.challenge.limits, [plan.challenge.task(p.task).field for p in plan.pairs]
+    try:
+        check_room(run_dir.path, fields, limits.log_bytes)
+        reserve = Reserve(run_dir.reserve_path, len(fields))
+    except OutputError:
+        with suppress(OSError):
+            run_dir.path.rmdir()  # nothing began
+        raise
+    try:
+        yield reserve
+    finally:
+        reserve.give_up()
+
+
+class _Announcer:
+    """Counts the fields that were written."""
+
+    def __init__(self, on_progress: Callable[[Progress], None]) -> None:
+        self._on_progress = on_progress
+        self._done = 0
+
+    def field_written(self, timing: PairTiming) -> None:
+        self._done += 1
+        self._on_progress(
+            Progress(
+                step=Step.FIELD_WRITTEN,
+                pair=timing.key,
+                runtime_s=timing.runtime_s,
+                done=self._done,
+            )
+        )
 
 
 @contextmanager
@@ -220,138 +271,37 @@ def _bind(mount: Mount, plan: Plan, run_dir: RunDirectory) -> BindMount:
 
 
 def _run_to_its_end(
-    plan: Plan,
     engine: Engine,
-    run_dir: RunDirectory,
     spec: RunSpec,
-    watch: MachineWatch,
+    supervisor: Supervisor,
+    interrupts: Interrupts,
     on_progress: Callable[[Progress], None],
     note_start: Callable[[], None],
-) -> Ended:
+) -> EndingRecord:
     """Start the submission and stay with it. An engine that fails on the way is recorded.
 
     ``note_start``: called when nothing but the start itself is missing.
     """
-    started = time.monotonic()
-    exit_state: ExitState | None = None
-    cut: Cut | None = None
+    state: ExitState | None = None
     failure: str | None = None
-    unseen: str | None = None
     try:
         with engine.prepare(spec) as execution:
             note_start()
-            execution.start()
-            started = time.monotonic()
             try:
+                execution.start()
                 on_progress(Progress(step=Step.STARTED))
-                stayed = _stay(plan, run_dir, execution, watch, started, on_progress)
-                exit_state, cut, unseen = stayed.exit, stayed.cut, stayed.unseen
+                state = supervisor.stay(execution)
             except KeyboardInterrupt:
-                cut = Cut.INTERRUPTED
-            if cut is not None:  # recorded first: stopping may fail, and that is not the reason
-                exit_state = execution.stop(0.0 if cut in _AT_ONCE else _STOP_GRACE_S)
+                supervisor.interrupted()
+            interrupts.closing()
+            if state is None:  # its reason is recorded: stopping may fail, and that is not it
+                cut = supervisor.cut
+                at_once = cut is not None and cut.reason in _AT_ONCE
+                state = execution.stop(0.0 if at_once else _STOP_GRACE_S)
+            supervisor.finish(execution)
     except EngineError as error:
         failure = str(error)
-    return Ended(
-        exit=exit_state,
-        cut=cut,
-        failure=failure,
-        duration_s=time.monotonic() - started,
-        unseen=unseen,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Stayed:
-    """How far a submission came: its exit, or why it must be ended."""
-
-    exit: ExitState | None = None
-    cut: Cut | None = None
-    unseen: str | None = None
-
-
-def _stay(
-    plan: Plan,
-    run_dir: RunDirectory,
-    execution: Execution,
-    watch: MachineWatch,
-    started: float,
-    on_progress: Callable[[Progress], None],
-) -> _Stayed:
-    """Until the submission has ended by itself, or must be ended at a limit."""
-    limits = plan.challenge.limits
-    next_look = next_output_look = started
-    with _live_pairs(plan, run_dir, on_progress) as look:
-        while (exit_state := execution.wait(_POLL_S)) is None:
-            look()
-            now = time.monotonic()
-            if now - started > plan.deadline_s:
-                return _Stayed(cut=Cut.TIMED_OUT)
-            if now >= next_look:
-                next_look = now + _LOOK_S
-                watch.sample(execution.usage().cpu_s)
-                if now >= next_output_look:
-                    use = tree_use(run_dir.output_dir, limits.output_files)
-                    took_s = time.monotonic() - now
-                    next_output_look = now + took_s / _OUTPUT_LOOK_SHARE
-                    if (cut := _output_cut(use, limits)) is not None:
-                        return _Stayed(cut=cut, unseen=use.unseen)
-        look(ended=True)
-    return _Stayed(exit=exit_state)
-
-
-def _output_cut(use: TreeUse, limits: Limits) -> Cut | None:
-    if use.used_bytes > limits.output_bytes or use.entries > limits.output_files:
-        return Cut.OUTPUT_LIMIT
-    return None if use.unseen is None else Cut.OUTPUT_UNSEEN
-
-
-@contextmanager
-def _live_pairs(
-    plan: Plan, run_dir: RunDirectory, on_progress: Callable[[Progress], None]
-) -> Iterator[Callable[..., None]]:
-    """A function that reports the fields completed since it was last called.
-
-    A name that was only created may be that of a file that is still being written, or of one that
-    was linked there complete: which of both is known when the submission has ended.
-    """
-    tail = TraceTail(run_dir.growing_trace)
-    events: list[FileEvent] = []
-    announced: set[str] = set()
-
-    def look(*, ended: bool = False) -> None:
-        try:
-            new = [record for record in tail.new_records() if isinstance(record, FileEvent)]
-        except ProbeError:  # what is wrong with the trace will be recorded when the run has ended
-            return
-        events.extend(new)
-        if not ended and not any(event.root is Root.OUTPUT for event in new):
-            return
-        seen = Trace(
-            placement=Placement.HOST,  # only the events matter here
-            precision=Precision.PLAIN,
-            events=tuple(e for e in events if ended or e.event is not Event.CREATED),
-        )
-        written = {event.path for event in events if event.root is Root.OUTPUT}
-        for timing in time_pairs([_as_seen(pair, written) for pair in plan.pairs], seen):
-            if timing.finished_ns is not None and timing.key not in announced:
-                announced.add(timing.key)
-                on_progress(
-                    Progress(
-                        step=Step.FIELD_WRITTEN,
-                        pair=timing.key,
-                        runtime_s=timing.runtime_s,
-                        done=len(announced),
-                    )
-                )
-
-    try:
-        yield look
-    finally:
-        tail.close()
-
-
-def _as_seen(pair: Pair, written: set[str]) -> Pair:
-    """The pair with the first of its field's names of which there was an event."""
-    seen = (name for name in pair.field_names if str(name) in written)
-    return dataclasses.replace(pair, field=next(seen, pair.field))
+    except KeyboardInterrupt:  # while it was made, or once more while it was stopped
+        supervisor.interrupted()
+    interrupts.closing()
+    return supervisor.ending(state, failure)

@@ -16,14 +16,15 @@ from harness.runner.inside import InsideReport, parse_report
 from harness.store import PairRecord, RunDirectory, RunRecord, TaskRecord, WitnessRecord
 from harness.text import harmless_line
 from harness.timing import UNCOVERED_ADVICE, PairTiming, time_pairs, time_task
-from harness.verdict import Cut, Evidence, judge
+from harness.verdict import Evidence, judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness.cache import CacheRecord
     from harness.challenge.pairs import Pair, TaskPairs
-    from harness.engine.base import EngineInfo, ExitState
+    from harness.ending import EndingRecord
+    from harness.engine.base import EngineInfo
     from harness.machine.contamination import Contamination
     from harness.machine.fingerprint import Fingerprint
     from harness.plan import Plan
@@ -37,15 +38,11 @@ _MAX_TOLD_CHARACTERS = 300
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How the submission's execution went. ``failure`` is the engine's own; ``unseen``: see
-    Evidence."""
+    """How the submission's execution went."""
 
-    exit: ExitState | None
-    cut: Cut | None
-    failure: str | None
+    ending: EndingRecord
     duration_s: float
     reserved_cpu: int | None = None
-    unseen: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,13 +96,9 @@ def make_record(
     )
     verdict = judge(
         Evidence(
-            exit=ended.exit,
-            cut=ended.cut,
-            engine_failure=ended.failure,
-            deadline_s=plan.deadline_s,
+            ending=ended.ending,
             limits=plan.challenge.limits,
             fields=tuple(pair.field_state for pair in pairs),
-            unseen=ended.unseen,
         )
     )
     warnings = [*verdict.warnings, *_witness_warnings(pairs, trace, inside, lost)]
@@ -127,7 +120,8 @@ def make_record(
         status=verdict.status,
         reason=verdict.reason,
         blame=verdict.blame,
-        exit_code=None if ended.exit is None else ended.exit.exit_code,
+        exit_code=ended.ending.exit_code,
+        ending=ended.ending,
         duration_s=ended.duration_s,
         witness=WitnessRecord(
             placement=trace.placement,

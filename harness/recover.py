@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from harness.ending import Cut, CutRecord, EndingRecord
 from harness.errors import OutputError
 from harness.machine.contamination import Contamination
 from harness.probe.salvage import salvage_trace
@@ -21,7 +22,6 @@ from harness.probe.trace import Placement
 from harness.record import Conditions, Ended, make_record
 from harness.started import read_start
 from harness.store import RunDirectory
-from harness.verdict import Cut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -94,7 +94,7 @@ def recover(run_dir: RunDirectory, engine_of: Callable[[EngineName], Engine]) ->
             record, outcome = run_dir.read_record(), Outcome.TIDIED
         else:
             record, outcome = _finish(run_dir, start), Outcome.RECOVERED
-        run_dir.put_away()
+        run_dir.put_away(record)
         return Recovery(directory=run_dir, outcome=outcome, start=start, record=record)
 
 
@@ -136,15 +136,21 @@ def _finish(run_dir: RunDirectory, start: StartRecord) -> RunRecord:
     try:
         _restore_output(run_dir)
         salvaged = _salvage(run_dir, start)
+        duration_s = _duration_s(run_dir, start, salvaged)
+        run_dir.reserve_path.unlink(
+            missing_ok=True
+        )  # room for the record, should there be no other
         record = make_record(
             start.plan(),
             start.engine,
             run_dir,
             Ended(
-                exit=None,
-                cut=Cut.HARNESS_DIED,
-                failure=None,
-                duration_s=_duration_s(run_dir, start, salvaged),
+                ending=EndingRecord(
+                    cut=CutRecord(reason=Cut.HARNESS_DIED, after_s=duration_s),
+                    last_file_event_s=_last_event_s(salvaged, duration_s),
+                    isolation=start.isolation,
+                ),
+                duration_s=duration_s,
                 reserved_cpu=start.reserved_cpu,
             ),
             replace(salvaged.trace, lost=(_UNTOLD, *salvaged.trace.lost)),
@@ -214,3 +220,10 @@ def _duration_s(run_dir: RunDirectory, start: StartRecord, salvaged: Salvaged) -
         return 0.0
     written_ns = run_dir.log_path.stat().st_mtime_ns - start.wall_offset_ns
     return max(0, written_ns - start.monotonic_ns) * _NS
+
+
+def _last_event_s(salvaged: Salvaged, duration_s: float) -> float | None:
+    """When the last file was touched, after the submission's start."""
+    if salvaged.last_ns is None or not salvaged.trace.events:
+        return None
+    return max(0.0, duration_s - (salvaged.last_ns - salvaged.trace.events[-1].t_ns) * _NS)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.execute import execute
+from harness.interrupts import Interrupts
 from harness.store import RepeatRecord, RunDirectory, RunRecord, RunStatus
 
 if TYPE_CHECKING:
@@ -41,15 +42,24 @@ def execute_times(
     ``ahead``: the first run's witness, see start_witness.
     """
     group: str | None = None
+    interrupts = Interrupts()
     for index in range(1, times + 1):
         directory = RunDirectory.create(runs_dir, plan.submission)
         group = group or directory.run_id
         repeat = RepeatRecord(group=group, index=index, of=times) if times > 1 else None
         with view(directory, index) as on_progress:
-            record = execute(plan, engine, directory, on_progress, repeat=repeat, ahead=ahead)
+            record = execute(
+                plan,
+                engine,
+                directory,
+                on_progress,
+                repeat=repeat,
+                ahead=ahead,
+                interrupts=interrupts,
+            )
         ahead = None
         yield EndedRun(directory=directory, record=record)
-        if record.status is RunStatus.INTERRUPTED:
+        if interrupts.pending or record.status is RunStatus.INTERRUPTED:
             return
 
 

@@ -299,6 +299,11 @@ class RunDirectory:
         return self.path / "output"
 
     @property
+    def reserve_path(self) -> Path:
+        """Room for the record, while the run goes on: see :mod:`harness.disk`."""
+        return self.path / ".reserve"
+
+    @property
     def fields_dir(self) -> Path:
         return self.path / "fields"
 
@@ -306,19 +311,28 @@ class RunDirectory:
         return self.fields_dir / field
 
     def compress_trace(self) -> None:
+        """Without room for that, the trace stays as it grew."""
         part = self.trace_path.with_suffix(".part")
-        with self.growing_trace.open("rb") as plain, part.open("wb") as file:
-            with gzip.open(file, "wb") as packed:
-                shutil.copyfileobj(plain, packed)
-            os.fsync(file.fileno())  # before the growing one goes
-        part.replace(self.trace_path)
+        try:
+            with self.growing_trace.open("rb") as plain, part.open("wb") as file:
+                with gzip.open(file, "wb") as packed:
+                    shutil.copyfileobj(plain, packed)
+                os.fsync(file.fileno())  # before the growing one goes
+            part.replace(self.trace_path)
+        except OSError as error:
+            _logger.warning("%s: not compressed (%s)", self.growing_trace, error.strerror)
+            part.unlink(missing_ok=True)
+            return
         self.growing_trace.unlink()
 
-    def put_away(self) -> None:
-        """What only an unfinished run has: to be called when its record is on the disk."""
-        self.discard_output()
+    def put_away(self, record: RunRecord) -> None:
+        """Remove what only an unfinished run has, when its record is on the disk. Fields that could
+        not be copied stay where they are."""
+        if not any(pair.field_state is FieldState.UNCOLLECTED for pair in record.pairs):
+            self.discard_output()
         leftovers = (
             self.started_path,
+            self.reserve_path,
             *(path.with_suffix(".part") for path in (self.record_path, self.started_path)),
             self.trace_path.with_suffix(".part"),
         )
@@ -356,8 +370,7 @@ class RunDirectory:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the file"
             raise OutputError(
-                f"{self.record_path}: not a run record that this version of the harness reads "
-                f"({where}: {first['msg']})"
+                f"{self.record_path}: not a run record: {where}: {first['msg']}"
             ) from error
 
     def write_repeat(self, summary: RepeatSummary) -> None:

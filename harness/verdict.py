@@ -1,50 +1,81 @@
-"""How a run ended and whose turn it is, from evidence alone."""
+"""How a run ended and whose turn it is, from evidence alone.
+
+What a submission prints or calls its files is no evidence, so it cannot make its own fault look
+like the machine's, nor the other way round. How the cases are told apart, in this order:
+
+ended by the harness  the first recorded reason, whatever the exit code, the engine or the fields
+                      say later: they may be its consequence. A full disk is the machine's as long
+                      as the submission kept its limits, which are looked at first.
+did not start         the engine's words for what an image lacks (a program, a user, a command)
+                      are the submission's; every other failure of the engine is the machine's.
+vanished              no exit code at all. Nothing inside a container can bring that about: its
+                      init ignores every signal from within, and a main process that kills itself,
+                      its parent or everything leaves an exit code (137). So: the machine.
+disk full             the disk's free space went below its floor, and the run failed: it may be
+                      why.
+out of memory         the engine's word or the kernel's count of kills, never an exit code: 137
+                      alone is a crash. With exit code 0 only a child died, which counts where
+                      fields are missing or invalid.
+too many processes    the kernel's count of refusals beside an exit code or missing fields.
+exit code             any but 0 is the submission's: also 125 to 127 and 128 + n, which it may
+                      have chosen itself. 23 with missing fields is the reference runner's "some
+                      pairs failed".
+fields                that the machine could not copy (no room) are the machine's; invalid or
+                      missing ones are the submission's.
+"""
 
 from __future__ import annotations
 
-import signal
+import re
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from harness.challenge.field_file import FieldState
 from harness.challenge.quantity import format_bytes
+from harness.ending import Cut, exit_signal
 from harness.errors import Blame, MethodError, PairsFailed
 from harness.store import RunStatus
 
 if TYPE_CHECKING:
     from harness.challenge.model import Limits
-    from harness.engine.base import ExitState
+    from harness.ending import CutRecord, EndingRecord
 
-
-class Cut(StrEnum):
-    """Why the harness ended a submission before it ended by itself.
-
-    OUTPUT_UNSEEN  something in its output cannot be looked at, so that no limit could hold.
-    """
-
-    TIMED_OUT = "timed_out"
-    OUTPUT_LIMIT = "output_limit"
-    OUTPUT_UNSEEN = "output_unseen"
-    INTERRUPTED = "interrupted"
-    HARNESS_DIED = "harness_died"
+# The engine's words when it cannot start what an image says: measured with Docker's runc, with a
+# missing or foreign program, a folder for a program, an unknown user, no command, a file where a
+# folder is to be mounted. An image chooses names in such texts, so it can only add to these.
+_IMAGE_FAULT = re.compile(
+    r"executable file not found|exec format error|no command specified"
+    r"|no matching entries in (?:passwd|group) file|chdir to cwd"
+    r'|exec: ".*": (?:permission denied|is a directory|not a directory|stat .*: no such file)'
+    r"|mount a directory onto a file",
+    re.IGNORECASE,
+)
+_SHELL_CODES = {
+    126: "a program in it could not be executed",
+    127: "a program in it was not found",
+}
+_FAR_FROM_LIMIT = 0.8  # of the memory: the kernel kills at the limit, or when the machine has none
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """All that a verdict rests on. ``fields`` holds the state of every expected field, ``unseen``
-    what of the output could not be looked at."""
+    """All that a verdict rests on. ``fields`` holds the state of every expected field."""
 
-    exit: ExitState | None
-    cut: Cut | None
-    engine_failure: str | None
-    deadline_s: float
+    ending: EndingRecord
     limits: Limits
     fields: tuple[FieldState, ...]
-    unseen: str | None = None
 
     def count(self, state: FieldState) -> int:
         return self.fields.count(state)
+
+    @property
+    def unfinished(self) -> bool:
+        return bool(
+            self.count(FieldState.MISSING)
+            or self.count(FieldState.INVALID)
+            or self.count(FieldState.UNCOLLECTED)
+            or not self.count(FieldState.VALID)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,55 +88,114 @@ class Verdict:
 
 def judge(evidence: Evidence) -> Verdict:
     """The first recorded reason wins: a kill that follows a timeout is still a timeout."""
-    if evidence.cut is not None:
-        return _cut_short(evidence.cut, evidence)
-    if evidence.engine_failure is not None:
-        return _machine(f"the engine failed: {evidence.engine_failure}")
-    if evidence.exit is None or evidence.exit.exit_code is None:
+    ending = evidence.ending
+    if ending.cut is not None:
+        return _cut_short(ending.cut, evidence)
+    if ending.engine_failure is not None:
+        return _engine_failed(ending.engine_failure)
+    if ending.exit_code is None:
         return _machine("the container vanished while it ran")
-    return _by_itself(evidence, evidence.exit, evidence.exit.exit_code)
+    if ending.disk_was_full and (ending.exit_code or evidence.unfinished):
+        how = f"it ended with exit code {ending.exit_code}" if ending.exit_code else "it ended"
+        return _machine(f"{_disk(evidence)}; {how}, which may be why")
+    return _by_itself(evidence, ending.exit_code)
 
 
-def _cut_short(cut: Cut, evidence: Evidence) -> Verdict:
-    if cut is Cut.TIMED_OUT:
-        reason = f"ended at its deadline of {evidence.deadline_s:.0f} s"
-        return Verdict(status=RunStatus.TIMED_OUT, reason=reason, blame=Blame.SUBMISSION)
-    if cut is Cut.OUTPUT_LIMIT:
-        limit = format_bytes(evidence.limits.output_bytes)
-        reason = f"ended because its output grew past {limit}, or too many files or folders"
-        return Verdict(status=RunStatus.OUTPUT_LIMIT, reason=reason, blame=Blame.SUBMISSION)
-    if cut is Cut.OUTPUT_UNSEEN:
-        reason = (
-            f"ended because part of its output cannot be looked at: {evidence.unseen}; leave "
-            "folders that anybody may enter, and few in each other"
-        )
-        return Verdict(status=RunStatus.OUTPUT_LIMIT, reason=reason, blame=Blame.SUBMISSION)
-    reason = "ended because the harness was asked to stop"
-    if cut is Cut.HARNESS_DIED:
-        reason = "the harness was killed, or its machine went down, before the run had ended"
-    return Verdict(
-        status=RunStatus.INTERRUPTED,
-        reason=reason,
-        blame=Blame.MACHINE,
-    )
+def _cut_short(cut: CutRecord, evidence: Evidence) -> Verdict:
+    warnings = []
+    if evidence.ending.engine_failure is not None:
+        warnings.append(f"after that the engine failed: {evidence.ending.engine_failure}")
+    if uncollected := evidence.count(FieldState.UNCOLLECTED):
+        warnings.append(_uncollected(uncollected))
+    status, blame = _status(cut.reason)
+    reason = f"ended {_why(cut, evidence)}"
+    return Verdict(status=status, reason=reason, blame=blame, warnings=tuple(warnings))
 
 
-def _machine(reason: str) -> Verdict:
-    return Verdict(status=RunStatus.INFRASTRUCTURE, reason=reason, blame=Blame.MACHINE)
+def _status(reason: Cut) -> tuple[RunStatus, Blame]:
+    match reason:
+        case Cut.TIMED_OUT | Cut.PAIR_TIMED_OUT | Cut.IDLE:
+            return RunStatus.TIMED_OUT, Blame.SUBMISSION
+        case Cut.OUTPUT_LIMIT | Cut.OUTPUT_UNSEEN | Cut.SCRATCH_LIMIT:
+            return RunStatus.OUTPUT_LIMIT, Blame.SUBMISSION
+        case Cut.DISK_FULL:
+            return RunStatus.INFRASTRUCTURE, Blame.MACHINE
+        case Cut.INTERRUPTED | Cut.HARNESS_DIED:
+            return RunStatus.INTERRUPTED, Blame.MACHINE
+        case _:
+            assert_never(reason)
 
 
-def _by_itself(evidence: Evidence, exit_state: ExitState, exit_code: int) -> Verdict:
+def _why(cut: CutRecord, evidence: Evidence) -> str:
+    limit, observed = cut.limit or 0.0, cut.observed or 0.0
+    match cut.reason:
+        case Cut.TIMED_OUT:
+            text = f"at its deadline of {limit:.0f} s"
+        case Cut.PAIR_TIMED_OUT:
+            text = (
+                f"because pair {cut.subject} kept it for {observed:.0f} s; no pair may take longer "
+                f"than {limit:.0f} s"
+            )
+        case Cut.IDLE:
+            text = (
+                f"because it touched no file and used no CPU for {observed:.0f} s (at most "
+                f"{limit:.0f} s): it waits for something that does not come"
+            )
+        case Cut.OUTPUT_LIMIT if cut.limit_name == "output_files":
+            text = (
+                f"because its output grew past {limit:.0f} files and folders ({observed:.0f} seen)"
+            )
+        case Cut.OUTPUT_LIMIT:
+            text = (
+                f"because its output grew past {format_bytes(limit)} "
+                f"({format_bytes(observed)} seen)"
+            )
+        case Cut.SCRATCH_LIMIT:
+            text = (
+                f"because it wrote more than {format_bytes(limit)} outside of its output folder "
+                f"({format_bytes(observed)} seen)"
+            )
+        case Cut.OUTPUT_UNSEEN:
+            text = (
+                f"because part of its output cannot be looked at: {cut.subject}; leave folders "
+                "that anybody may enter, and few in each other"
+            )
+        case Cut.DISK_FULL:
+            text = f"because {_disk(evidence)}"
+        case Cut.INTERRUPTED:
+            text = "because the harness was asked to stop"
+        case Cut.HARNESS_DIED:
+            text = "because the harness was killed, or its machine went down"
+        case _:
+            assert_never(cut.reason)
+    return text
+
+
+def _engine_failed(failure: str) -> Verdict:
+    if _IMAGE_FAULT.search(failure):
+        return _fault(RunStatus.CRASHED, f"its image cannot be started: {failure}")
+    return _machine(f"the engine failed: {failure}")
+
+
+def _by_itself(evidence: Evidence, exit_code: int) -> Verdict:
+    ending = evidence.ending
     missing, invalid = evidence.count(FieldState.MISSING), evidence.count(FieldState.INVALID)
-    valid = evidence.count(FieldState.VALID)
-    unfinished = bool(missing or invalid or not valid)
-    memory = f"ran out of memory ({format_bytes(evidence.limits.memory_bytes)})"
-    if exit_state.out_of_memory and (exit_code or unfinished):
-        who = "the submission" if exit_code else "a child process of the submission"
-        return _fault(RunStatus.OUT_OF_MEMORY, f"{who} {memory}")
+    uncollected, valid = evidence.count(FieldState.UNCOLLECTED), evidence.count(FieldState.VALID)
+    killed_for_memory = bool(ending.out_of_memory or ending.memory_kills)
+    if killed_for_memory and (exit_code or evidence.unfinished):
+        return _out_of_memory(evidence, exit_code)
     failed_pairs = exit_code == PairsFailed.exit_code and missing and not invalid
+    if ending.refused_processes and (exit_code or evidence.unfinished):
+        return _fault(
+            RunStatus.CRASHED if exit_code and not failed_pairs else RunStatus.INCOMPLETE,
+            f"{_exit_reason(exit_code)}; it wanted more processes and threads than its limit of "
+            f"{evidence.limits.processes}, and was refused {_times(ending.refused_processes)}",
+        )
     if exit_code and not failed_pairs:
-        return _fault(RunStatus.CRASHED, _exit_reason(exit_code))
-    if unfinished:
+        return _fault(RunStatus.CRASHED, f"{_exit_reason(exit_code)}; see the log")
+    if uncollected:
+        return _machine(_uncollected(uncollected))
+    if evidence.unfinished:
         return _unfinished(missing=missing, invalid=invalid, valid=valid)
     return Verdict(
         status=RunStatus.SUCCEEDED,
@@ -113,8 +203,40 @@ def _by_itself(evidence: Evidence, exit_state: ExitState, exit_code: int) -> Ver
         if valid != 1
         else "the one field of the attempted tasks is valid",
         blame=None,
-        warnings=(f"a child process {memory}",) if exit_state.out_of_memory else (),
+        warnings=tuple(_survived(evidence, killed_for_memory=killed_for_memory)),
     )
+
+
+def _out_of_memory(evidence: Evidence, exit_code: int) -> Verdict:
+    memory_bytes, peak_bytes = evidence.limits.memory_bytes, evidence.ending.memory_peak_bytes
+    who = "the submission" if exit_code else "a child process of the submission"
+    warnings = []
+    if peak_bytes is not None and peak_bytes < _FAR_FROM_LIMIT * memory_bytes:
+        warnings.append(
+            f"it was killed for memory, and {format_bytes(peak_bytes)} was the most seen of it: it "
+            "took the rest within a second, or the machine itself had none left (see the verdict "
+            "on the machine)"
+        )
+    return Verdict(
+        status=RunStatus.OUT_OF_MEMORY,
+        reason=f"{who} ran out of memory ({format_bytes(memory_bytes)})",
+        blame=Blame.SUBMISSION,
+        warnings=tuple(warnings),
+    )
+
+
+def _survived(evidence: Evidence, *, killed_for_memory: bool) -> list[str]:
+    """Limits that held without doing harm."""
+    told = []
+    if killed_for_memory:
+        memory = format_bytes(evidence.limits.memory_bytes)
+        told.append(f"a child process ran out of memory ({memory})")
+    if refused := evidence.ending.refused_processes:
+        told.append(
+            f"more processes and threads than {evidence.limits.processes} were refused "
+            f"{_times(refused)}"
+        )
+    return told
 
 
 def _unfinished(*, missing: int, invalid: int, valid: int) -> Verdict:
@@ -130,11 +252,37 @@ def _fault(status: RunStatus, reason: str) -> Verdict:
     return Verdict(status=status, reason=reason, blame=Blame.SUBMISSION)
 
 
+def _machine(reason: str) -> Verdict:
+    return Verdict(status=RunStatus.INFRASTRUCTURE, reason=reason, blame=Blame.MACHINE)
+
+
+def _disk(evidence: Evidence) -> str:
+    """What happened to the disk, and how much of it was the submission's doing."""
+    ending = evidence.ending
+    free = "no" if ending.lowest_free_bytes is None else format_bytes(ending.lowest_free_bytes)
+    text = f"the machine's disk is full: {free} left for the run directory"
+    if ending.output_bytes is None:
+        return text
+    wrote_bytes = ending.output_bytes + (ending.scratch_bytes or 0)
+    return f"{text}; {format_bytes(wrote_bytes)} were the submission's, within its limits"
+
+
+def _uncollected(count: int) -> str:
+    fields = "1 field was" if count == 1 else f"{count} fields were"
+    return (
+        f"{fields} written and could not be copied, the machine's disk being full: see output/ in "
+        "the run directory"
+    )
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
 def _exit_reason(exit_code: int) -> str:
     if exit_code == MethodError.exit_code:
-        return f"exit code {exit_code}: the method could not be loaded; see the log"
-    try:
-        name = signal.Signals(exit_code - 128).name
-    except ValueError:
-        return f"exit code {exit_code}; see the log"
-    return f"exit code {exit_code} (ended by {name}); see the log"
+        return f"exit code {exit_code}: the method could not be loaded"
+    if exit_code in _SHELL_CODES:
+        return f"exit code {exit_code}: {_SHELL_CODES[exit_code]}"
+    name = exit_signal(exit_code)
+    return f"exit code {exit_code}" + (f" (ended by {name})" if name else "")

@@ -29,11 +29,15 @@ _MAX_STRUCTURE_BYTES = 1 << 19  # what is read twice: a zip's end, its directory
 
 
 class FieldState(StrEnum):
-    """What became of one expected field. NOT_ATTEMPTED holds for all fields of a task, or none."""
+    """What became of one expected field. NOT_ATTEMPTED holds for all fields of a task, or none.
+
+    UNCOLLECTED: it is there, and the machine had no room for a copy of it, so nobody judged it.
+    """
 
     VALID = "valid"
     MISSING = "missing"
     INVALID = "invalid"
+    UNCOLLECTED = "uncollected"
     NOT_ATTEMPTED = "not_attempted"
 
 

@@ -99,12 +99,14 @@ class Usage:
 
     ``cpu_s``: CPU time. ``memory_peak_bytes``: the most memory at once. ``memory_kills``: processes
     that were killed for memory. ``refused_processes``: how often its limit of processes held.
+    ``printed_bytes``: all that it printed, kept in the log or not.
     """
 
     cpu_s: float | None = None
     memory_peak_bytes: int | None = None
     memory_kills: int | None = None
     refused_processes: int | None = None
+    printed_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

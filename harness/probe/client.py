@@ -25,6 +25,7 @@ PROBE_MODULE = "harness.probe"
 
 _READY_TIMEOUT_S = 30.0
 _END_TIMEOUT_S = 30.0
+_GLANCE_S = 0.01
 _COMPLAINT_CHARS = 300
 
 
@@ -134,6 +135,15 @@ class Probe:
         except BaseException:
             self._end()
             raise
+
+    def has_ended(self) -> bool:
+        """Has it ended unasked? Then what it does not tell may have happened all the same."""
+        try:
+            return not self._program.read_line(_GLANCE_S)
+        except TimeoutError:
+            return False
+        except EngineError:
+            return True
 
     def finish(self) -> Trace:
         """End the watch and read the trace back."""

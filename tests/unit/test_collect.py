@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -22,6 +25,9 @@ from harness.collect import (
     tree_use,
 )
 from tests.tiny import HALF, dig, tiny_challenge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SPEC = tiny_challenge().task("task_01").field
 NAME = PurePosixPath("task_01/disp_0001_0002.npz")
@@ -73,7 +79,7 @@ def test_regular_field(folders: Folders) -> None:
         modified_ns=1_700_000_000_123_456_789,
     )
     assert folders.copy.read_bytes() == raw
-    assert folders.field.exists()
+    assert not folders.field.exists()  # its room is wanted for the next
 
 
 def test_of_several_names_the_first_counts_and_the_rest_is_left(folders: Folders) -> None:
@@ -98,11 +104,12 @@ def test_missing_field(folders: Folders) -> None:
 def test_invalid_field_is_kept_as_it_is(folders: Folders) -> None:
     """So that a team can be shown what it wrote."""
     folders.field.write_bytes(b"not a field")
+    modified_ns = folders.field.stat().st_mtime_ns
     found = folders.collect()
     assert found.state is FieldState.INVALID
     assert "damaged or truncated" in (found.problem or "")
     assert found.sha256 == hashlib.sha256(b"not a field").hexdigest()
-    assert found.modified_ns == folders.field.stat().st_mtime_ns
+    assert found.modified_ns == modified_ns
     assert folders.copy.read_bytes() == b"not a field"
 
 
@@ -185,8 +192,8 @@ def test_oversize_field_says_why(folders: Folders) -> None:
 def test_the_copy_does_not_change_with_its_source(folders: Folders) -> None:
     """A submission's process that was left behind could still write."""
     raw = folders.write()
-    folders.collect()
     with folders.field.open("r+b") as file:
+        folders.collect()
         file.write(b"changed")
     assert folders.copy.read_bytes() == raw
 
@@ -212,10 +219,11 @@ def test_what_nobody_had_thought_of_costs_one_field(
         with folders.field.open("wb") as file:
             np.savez(file, np.zeros((3, *(8 * n for n in HALF))))
     spec = Astonishing.model_validate(SPEC.model_dump())
+    modified_ns = folders.field.stat().st_mtime_ns
     found = collect_field(folders.output, [NAME], folders.root / "fields", spec)
     assert found.state is FieldState.INVALID
     assert "could not be examined (RecursionError)" in (found.problem or "")
-    assert found.modified_ns == folders.field.stat().st_mtime_ns
+    assert found.modified_ns == modified_ns
     (logged,) = caplog.records
     assert logged.levelname == "WARNING"
     assert logged.exc_info is not None
@@ -227,6 +235,70 @@ def test_our_own_full_disk_is_not_the_field_s_fault(folders: Folders) -> None:
     (folders.root / "fields").touch()  # nothing can be written below it
     with pytest.raises(OSError, match="fields"):
         folders.collect()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Folders]:
+    """A megabyte, in memory."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"nothing can be mounted here: {mounted.stderr.decode()}")
+    try:
+        yield Folders(disk)
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+
+
+def test_field_on_a_full_disk_is_moved(small_disk: Folders) -> None:
+    """Nothing is lost, and nothing is called invalid for the machine's want of room."""
+    raw = small_disk.write()
+    small_disk.copy.parent.mkdir(parents=True)
+    modified_ns = small_disk.field.stat().st_mtime_ns
+    fill(small_disk.root / "junk")
+    found = small_disk.collect()
+    assert (found.state, found.modified_ns) == (FieldState.VALID, modified_ns)
+    assert found.sha256 == hashlib.sha256(raw).hexdigest()
+    assert small_disk.copy.read_bytes() == raw
+    assert list(small_disk.copy.parent.iterdir()) == [small_disk.copy]
+
+
+def test_field_that_can_be_neither_copied_nor_moved_is_not_judged(small_disk: Folders) -> None:
+    raw = small_disk.write()
+    fill(small_disk.root / "junk")  # not even a folder can be made
+    subprocess.run(["mount", "-o", "remount,nr_inodes=1", small_disk.root], check=False)
+    if os.statvfs(small_disk.root).f_ffree or _can_make(small_disk.root / "folder"):
+        pytest.skip("folders take no room here")
+    found = small_disk.collect()
+    assert found.state is FieldState.UNCOLLECTED
+    assert "No space left on device" in (found.problem or "")
+    assert small_disk.field.read_bytes() == raw
+
+
+def _can_make(folder: Path) -> bool:
+    try:
+        folder.mkdir()
+    except OSError:
+        return False
+    folder.rmdir()
+    return True
+
+
+def test_field_that_was_collected_before_is_found_again(folders: Folders) -> None:
+    """The harness was killed on the way, and started again."""
+    folders.write()
+    first = folders.collect()
+    assert not folders.field.exists()
+    assert folders.collect() == first
 
 
 def test_refusals_leave_no_descriptor_open(folders: Folders) -> None:

@@ -12,7 +12,8 @@ import pytest
 from harness.cache import CacheMode, CacheRecord, CacheState
 from harness.challenge.field import write_field
 from harness.challenge.pairs import read_pairs
-from harness.engine.base import EngineInfo, EngineName, ExitState, Image
+from harness.ending import EndingRecord
+from harness.engine.base import EngineInfo, EngineName, Image
 from harness.machine.contamination import Contamination
 from harness.machine.fingerprint import take_fingerprint
 from harness.plan import Plan
@@ -77,12 +78,7 @@ class Bench:
 
     def record(self) -> RunRecord:
         trace = Trace(placement=Placement.HOST, precision=Precision.FIFO, events=tuple(self.events))
-        ended = Ended(
-            exit=ExitState(exit_code=0, out_of_memory=False),
-            cut=None,
-            failure=None,
-            duration_s=1.0,
-        )
+        ended = Ended(ending=EndingRecord(exit_code=0, out_of_memory=False), duration_s=1.0)
         conditions = Conditions(
             cache=CacheRecord(asked=CacheMode.WARM, applied=CacheState.WARM),
             machine=take_fingerprint("process 0"),
