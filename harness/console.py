@@ -24,7 +24,7 @@ from harness.store import (
     RunStatus,
     TaskRecord,
 )
-from harness.text import harmless
+from harness.text import harmless, harmless_lines
 from harness.timing import ADVICE, Flag
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ _PRECISION = {
     ),
     Precision.PLAIN: "witnessed without real-time scheduling, up to 25 ms off (harness doctor)",
 }
+_MAX_LOG_CHARACTERS = 400  # of a line
 _MUCH_FOLDING_PERCENT = 5.0  # published methods stay well below 1 %
 _METRIC_NAMES = {Metric.DICE: "label overlap (Dice)", Metric.TRE: "landmark error"}
 
@@ -118,7 +119,7 @@ def show_plan(plan: Plan, info: EngineInfo, run_dir: RunDirectory) -> None:
     )
     err.print(f"[bold]{escape(plan.challenge.title)}, dry run[/]")
     for name, value in rows:
-        err.print(f"  [dim]{name:<9}[/] {escape(value)}")
+        err.print(f"  [dim]{name:<9}[/] {_plain(value)}")
 
 
 def show_result(
@@ -158,7 +159,7 @@ def show_ending(
         warn(text)
     target = err if to_stderr else out
     style = "green" if record.status is RunStatus.SUCCEEDED else "red"
-    target.print(f"[{style}]{record.status.replace('_', ' ')}[/]: {escape(record.reason)}")
+    target.print(f"[{style}]{record.status.replace('_', ' ')}[/]: {_plain(record.reason)}")
     target.print(f"  times   {_PRECISION[record.witness.precision]}")
     verdict = record.contamination.verdict or "not judged: too short a run, or no way to tell"
     target.print(f"  machine {escape(verdict)}")
@@ -233,19 +234,19 @@ def show_finding(finding: Finding) -> None:
 
 
 def show_log_tail(run_dir: RunDirectory, lines: int = 25, *, to_stderr: bool = True) -> None:
-    """The end of the submission's log, with control characters made harmless."""
+    """The end of the submission's log, as text that a terminal does not obey."""
     try:
         with run_dir.log_path.open("rb") as file:
             file.seek(max(0, run_dir.log_path.stat().st_size - 8192))
-            text = file.read().decode("utf-8", errors="replace")
+            shown = harmless_lines(file.read(), _MAX_LOG_CHARACTERS)
     except OSError:
         return
-    if not text.strip():
+    if not any(line.strip() for line in shown):
         return
     target = err if to_stderr else out
     target.print(f"[dim]the end of {escape(relative(run_dir.log_path))}:[/]")
-    for line in text.splitlines()[-lines:]:
-        target.print(f"  [dim]|[/] {escape(harmless(line))}")
+    for line in shown[-lines:]:
+        target.print(f"  [dim]|[/] {escape(line)}")
 
 
 def pair_table(record: RunRecord, accuracy: dict[str, PairAccuracy]) -> Table:

@@ -20,13 +20,13 @@ class Interrupts:
     and storing are under way. Those after that cut these short: a stop becomes a kill, and a run
     whose fields are being collected stays without a record, for `harness recover`.
 
-    Also when the submission has ended by itself (``closing``), the next one waits; ``pending``
+    Also when the submission has ended by itself (``closing``), the next one waits; ``asked_again``
     tells whoever would start another run. Signals reach the main thread alone: in another, this
     does nothing.
     """
 
     def __init__(self) -> None:
-        self.pending = False
+        self._is_pending = False
         self._is_closing = False
         self._before: list[tuple[signal.Signals, object]] = []
 
@@ -34,8 +34,12 @@ class Interrupts:
         """From now on the first one waits."""
         self._is_closing = True
 
+    def asked_again(self) -> bool:
+        """Does one wait?"""
+        return self._is_pending
+
     def __enter__(self) -> Self:
-        self._is_closing = False
+        self._is_closing = self._is_pending = False
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 self._before.append((number, signal.signal(number, self._handle)))
@@ -53,8 +57,8 @@ class Interrupts:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        if self._is_closing and not self.pending:
-            self.pending = True
+        if self._is_closing and not self._is_pending:
+            self._is_pending = True
             _log.warning("the run is being stored; interrupt once more to leave it unfinished")
             return
         self._is_closing = True

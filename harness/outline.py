@@ -35,15 +35,19 @@ def outline(challenge: Challenge) -> str:
 
 
 def docker_line(challenge: Challenge, *, image: str = "IMAGE") -> str:
-    """A run under the challenge's mounts, arguments and limits, from the folder above ``test/``.
-
-    `harness run` also drops capabilities and looks after time, output and log.
-    """
+    """A run under the challenge's mounts, arguments, limits and isolation, from the folder above
+    ``test/``. `harness run` also looks after time, output, disk and log, and allows as many open
+    files as the challenge says where the engine may."""
     limits = challenge.limits
+    longest = max(limits.output_bytes, limits.scratch_bytes)
     rows = [
-        "docker run --rm --network none",
+        # Without capabilities root may write only what anybody may.
+        "chmod -R a+rwX submission && docker run --rm --init --network none --ipc private",
+        "--cap-drop ALL --security-opt no-new-privileges --hostname submission",
         f"--memory {_size(limits.memory_bytes)} --memory-swap {_size(limits.memory_bytes)}",
         f"--shm-size {_size(limits.shared_memory_bytes)} --pids-limit {limits.processes}",
+        f"--tmpfs /tmp:rw,exec,nosuid,nodev,mode=1777,size={limits.temporary_bytes}",
+        f"--ulimit core=0 --ulimit fsize={longest} --oom-score-adj 500 --no-healthcheck",
     ]
     rows += [_mount(mount) for mount in challenge.container.mounts]
     rows += [
@@ -181,4 +185,9 @@ def _limit_rows(challenge: Challenge) -> Iterator[tuple[str, str]]:
     yield "memory", f"{format_bytes(limits.memory_bytes)}, of it shared {shared}"
     yield "processes", f"{limits.processes}, threads count"
     yield "time", f"{limits.setup_time_s:g} s and {limits.pair_time_s:g} s a pair"
-    yield "output", f"{format_bytes(limits.output_bytes)}, log {format_bytes(limits.log_bytes)}"
+    yield "pair", f"at most {limits.longest_pair_s:g} s; at most {limits.idle_time_s:g} s idle"
+    output = format_bytes(limits.output_bytes)
+    yield "output", f"{output} in {limits.output_files} files, log {format_bytes(limits.log_bytes)}"
+    temporary, scratch = format_bytes(limits.temporary_bytes), format_bytes(limits.scratch_bytes)
+    yield "disk", f"{temporary} in /tmp, which is memory; {scratch} elsewhere"
+    yield "files", f"{limits.open_files} open in a process"

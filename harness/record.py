@@ -14,7 +14,7 @@ from harness.challenge.field_file import FieldState
 from harness.collect import CollectedField, collect_field, read_small_file
 from harness.runner.inside import InsideReport, parse_report
 from harness.store import PairRecord, RunDirectory, RunRecord, TaskRecord, WitnessRecord
-from harness.text import harmless_line
+from harness.text import harmless, harmless_line
 from harness.timing import UNCOVERED_ADVICE, PairTiming, time_pairs, time_task
 from harness.verdict import Evidence, judge
 
@@ -38,11 +38,12 @@ _MAX_TOLD_CHARACTERS = 300
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How the submission's execution went."""
+    """How the submission's execution went. ``doubt``: what is wrong with its output folder."""
 
     ending: EndingRecord
     duration_s: float
     reserved_cpu: int | None = None
+    doubt: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +104,7 @@ def make_record(
     )
     warnings = [*verdict.warnings, *_witness_warnings(pairs, trace, inside, lost)]
     warnings += _uncovered_warnings(plan, timings)
-    doubts = (inside_problem, conditions.cache.warning)
+    doubts = (ended.doubt, inside_problem, conditions.cache.warning)
     warnings += [text for text in doubts if text is not None]
     return RunRecord(
         harness_version=__version__,
@@ -118,7 +119,7 @@ def make_record(
         image_reference=plan.image.reference,
         limits=plan.challenge.limits,
         status=verdict.status,
-        reason=verdict.reason,
+        reason=harmless(verdict.reason),
         blame=verdict.blame,
         exit_code=ended.ending.exit_code,
         ending=ended.ending,
@@ -137,7 +138,7 @@ def make_record(
         tasks=tuple(_task_record(found, pairs, timings, touched) for found in plan.tasks),
         pairs=pairs,
         repeat=repeat,
-        warnings=tuple(warnings),
+        warnings=tuple(map(harmless, warnings)),
     )
 
 
@@ -227,7 +228,7 @@ def _pair_record(
         fixed_id=pair.fixed_id,
         moving_id=pair.moving_id,
         field_state=field.state if attempted else FieldState.NOT_ATTEMPTED,
-        field_problem=problem if attempted else None,
+        field_problem=harmless(problem) if attempted and problem is not None else None,
         field_path=None if field.path is None else str(field.path),
         expected_path=str(pair.field),
         field_sha256=field.sha256,

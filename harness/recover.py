@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from harness.ending import Cut, CutRecord, EndingRecord
 from harness.errors import OutputError
+from harness.execute import take_over
 from harness.machine.contamination import Contamination
 from harness.probe.salvage import salvage_trace
 from harness.probe.trace import Placement
@@ -89,11 +90,12 @@ def recover(run_dir: RunDirectory, engine_of: Callable[[EngineName], Engine]) ->
             known = start.owner.can_be_judged
             outcome = Outcome.RUNNING if known else Outcome.UNJUDGED
             return Recovery(directory=run_dir, outcome=outcome, start=start)
-        _end_what_runs(run_dir, start, engine_of(start.engine.name))
+        engine = engine_of(start.engine.name)
+        _end_what_runs(run_dir, start, engine)
         if run_dir.record_path.exists():
             record, outcome = run_dir.read_record(), Outcome.TIDIED
         else:
-            record, outcome = _finish(run_dir, start), Outcome.RECOVERED
+            record, outcome = _finish(run_dir, start, engine), Outcome.RECOVERED
         run_dir.put_away(record)
         return Recovery(directory=run_dir, outcome=outcome, start=start, record=record)
 
@@ -132,9 +134,10 @@ def _end_what_runs(run_dir: RunDirectory, start: StartRecord, engine: Engine) ->
         )
 
 
-def _finish(run_dir: RunDirectory, start: StartRecord) -> RunRecord:
+def _finish(run_dir: RunDirectory, start: StartRecord, engine: Engine) -> RunRecord:
     try:
         _restore_output(run_dir)
+        doubt = take_over(start.plan(), engine, run_dir)
         salvaged = _salvage(run_dir, start)
         duration_s = _duration_s(run_dir, start, salvaged)
         run_dir.reserve_path.unlink(
@@ -152,6 +155,7 @@ def _finish(run_dir: RunDirectory, start: StartRecord) -> RunRecord:
                 ),
                 duration_s=duration_s,
                 reserved_cpu=start.reserved_cpu,
+                doubt=doubt,
             ),
             replace(salvaged.trace, lost=(_UNTOLD, *salvaged.trace.lost)),
             Conditions(

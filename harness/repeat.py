@@ -59,7 +59,7 @@ def execute_times(
             )
         ahead = None
         yield EndedRun(directory=directory, record=record)
-        if interrupts.pending or record.status is RunStatus.INTERRUPTED:
+        if interrupts.asked_again() or record.status is RunStatus.INTERRUPTED:
             return
 
 

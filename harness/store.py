@@ -86,8 +86,8 @@ class PairRecord(_Record):
 
     ``inside_runtime_s`` is the reference runner's own witness, kept to be compared.
     ``field_problem`` says why a field is not valid; ``field_sha256`` is of the file's bytes;
-    ``field_path`` is its place below ``fields/``, None when there was no file; ``expected_path`` the
-    name, below the output folder, that counts before others.
+    ``field_path`` is its place below ``fields/``, None when there was no file; ``expected_path``
+    the name, below the output folder, that counts before others.
     """
 
     key: str

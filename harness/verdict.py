@@ -6,8 +6,9 @@ like the machine's, nor the other way round. How the cases are told apart, in th
 ended by the harness  the first recorded reason, whatever the exit code, the engine or the fields
                       say later: they may be its consequence. A full disk is the machine's as long
                       as the submission kept its limits, which are looked at first.
-did not start         the engine's words for what an image lacks (a program, a user, a command)
-                      are the submission's; every other failure of the engine is the machine's.
+did not start         what the engine refused because of the image (a program that is missing or
+                      foreign, a user that is unknown) has an exit code, 126 or 127, and is the
+                      submission's; every other failure of the engine is the machine's.
 vanished              no exit code at all. Nothing inside a container can bring that about: its
                       init ignores every signal from within, and a main process that kills itself,
                       its parent or everything leaves an exit code (137). So: the machine.
@@ -26,7 +27,6 @@ fields                that the machine could not copy (no room) are the machine'
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
@@ -40,17 +40,8 @@ if TYPE_CHECKING:
     from harness.challenge.model import Limits
     from harness.ending import CutRecord, EndingRecord
 
-# The engine's words when it cannot start what an image says: measured with Docker's runc, with a
-# missing or foreign program, a folder for a program, an unknown user, no command, a file where a
-# folder is to be mounted. An image chooses names in such texts, so it can only add to these.
-_IMAGE_FAULT = re.compile(
-    r"executable file not found|exec format error|no command specified"
-    r"|no matching entries in (?:passwd|group) file|chdir to cwd"
-    r'|exec: ".*": (?:permission denied|is a directory|not a directory|stat .*: no such file)'
-    r"|mount a directory onto a file",
-    re.IGNORECASE,
-)
-_SHELL_CODES = {
+# By custom of shells, and of engines that cannot start what an image says.
+_START_CODES = {
     126: "a program in it could not be executed",
     127: "a program in it was not found",
 }
@@ -92,7 +83,7 @@ def judge(evidence: Evidence) -> Verdict:
     if ending.cut is not None:
         return _cut_short(ending.cut, evidence)
     if ending.engine_failure is not None:
-        return _engine_failed(ending.engine_failure)
+        return _machine(f"the engine failed: {ending.engine_failure}")
     if ending.exit_code is None:
         return _machine("the container vanished while it ran")
     if ending.disk_was_full and (ending.exit_code or evidence.unfinished):
@@ -169,12 +160,6 @@ def _why(cut: CutRecord, evidence: Evidence) -> str:
         case _:
             assert_never(cut.reason)
     return text
-
-
-def _engine_failed(failure: str) -> Verdict:
-    if _IMAGE_FAULT.search(failure):
-        return _fault(RunStatus.CRASHED, f"its image cannot be started: {failure}")
-    return _machine(f"the engine failed: {failure}")
 
 
 def _by_itself(evidence: Evidence, exit_code: int) -> Verdict:
@@ -282,7 +267,7 @@ def _times(count: int) -> str:
 def _exit_reason(exit_code: int) -> str:
     if exit_code == MethodError.exit_code:
         return f"exit code {exit_code}: the method could not be loaded"
-    if exit_code in _SHELL_CODES:
-        return f"exit code {exit_code}: {_SHELL_CODES[exit_code]}"
+    if exit_code in _START_CODES:
+        return f"exit code {exit_code}: {_START_CODES[exit_code]}"
     name = exit_signal(exit_code)
     return f"exit code {exit_code}" + (f" (ended by {name})" if name else "")

@@ -210,6 +210,14 @@ class Engine(Protocol):
 
     def helper(self, spec: HelperSpec) -> Helper: ...
 
+    def hand_over(self, folder: Path, find_image: Callable[[], Image]) -> None:
+        """Make all in an output folder whose submission is gone this user's own: to read, to enter,
+        to delete, and nothing in it with more rights than who runs it.
+
+        Where that takes more than this user's rights, a container of an image that is *not* the
+        submission's does it. Raises EngineError when it cannot be done; the folder is as it was.
+        """
+
     def sweep(self) -> tuple[str, ...]:
         """Remove what dead harnesses left behind (only ours); returns the names removed."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import select
 import shutil
@@ -17,6 +18,7 @@ import harness
 from harness.challenge.quantity import format_bytes
 from harness.engine import leash
 from harness.engine.base import ExitState, ScratchUse, Usage
+from harness.engine.disk import deleted_bytes, tree_bytes
 from harness.engine.home import make_home
 from harness.engine.log import CappedLog, LogPump
 from harness.engine.owner import Owner
@@ -95,6 +97,7 @@ class ChildExecution:
         self._pump: LogPump | None = None
         self._state: ExitState | None = None
         self._next_sample_s = 0.0
+        self._usage = Usage()
 
     def __enter__(self) -> Self:
         self._home = make_home()
@@ -162,12 +165,23 @@ class ChildExecution:
         return self._state
 
     def usage(self) -> Usage:
-        if self._tree is None or self._state is not None:
-            return Usage()
-        return Usage(cpu_s=self._tree.cpu_seconds())
+        """Memory as the looks at its limit find it, a quick peak may be missed. Refused processes
+        there are none: one too many ends the run."""
+        if self._tree is not None and self._state is None:
+            cpu_s = max(self._tree.cpu_seconds(), self._usage.cpu_s or 0.0)
+            self._usage = dataclasses.replace(self._usage, cpu_s=cpu_s)
+        printed_bytes = None if self._pump is None else self._pump.total_bytes
+        return dataclasses.replace(self._usage, printed_bytes=printed_bytes)
 
     def scratch(self) -> ScratchUse | None:
-        return None
+        """In its home, which is its folder for temporary files; elsewhere it writes as anybody."""
+        if self._home is None or self._tree is None or self._state is not None:
+            return None
+        written = tree_bytes([self._home])
+        if written is None:
+            return None
+        deleted = deleted_bytes(process.pid for process in self._tree.members())
+        return ScratchUse(used_bytes=written + deleted, deleted_bytes=deleted)
 
     def _end(self, *, grace_s: float = 0.0, broken: _BrokenLimit | None = None) -> ExitState:
         """End what is left of the run and say how it ended.
@@ -194,6 +208,8 @@ class ChildExecution:
             return None
         use, limits = tree.sample(), self._spec.limits
         self._next_sample_s = time.monotonic() + _SAMPLE_S
+        peak_bytes = max(use.memory_bytes, self._usage.memory_peak_bytes or 0)
+        self._usage = dataclasses.replace(self._usage, memory_peak_bytes=peak_bytes)
         if use.memory_bytes > limits.memory_bytes:
             return _BrokenLimit(
                 what=f"ended for using {format_bytes(use.memory_bytes)} of memory; the limit is "

@@ -12,7 +12,7 @@ import docker.errors
 from docker.context import ContextAPI
 from docker.utils import parse_host
 
-from harness.engine import kernel
+from harness.engine import handover, kernel
 from harness.engine.api import (
     API_FAILURES,
     CONNECT_TIMEOUT_S,
@@ -20,8 +20,10 @@ from harness.engine.api import (
     engine_errors,
     reason,
 )
+from harness.engine.arguments import NAME_PREFIX, RUN_LABEL, check_image
 from harness.engine.base import EngineInfo, EngineName, HelperSpec, Image
 from harness.engine.container import ContainerExecution, remove_container
+from harness.engine.deadline import within
 from harness.engine.helper import HelperContainer
 from harness.engine.image_build import (
     BASE_ARGUMENT,
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
     from docker import DockerClient
 
-    from harness.engine.base import RunSpec
+    from harness.engine.base import Isolation, RunSpec
 
 _log = logging.getLogger(__name__)
 
@@ -148,15 +150,22 @@ class DockerEngine:
             yield from self._client.api.get_image(image.reference)
 
     def prepare(self, spec: RunSpec) -> ContainerExecution:
-        """Raises BuildError for an image that names no program to run."""
+        """Raises BuildError for an image that cannot run or gets around the limits, EngineError
+        for a runtime that the engine does not have."""
+        self.check_isolation(spec.isolation)
         with engine_errors(f"looking at the image {spec.image.reference}"):
             config = self._client.images.get(spec.image.id).attrs.get("Config") or {}
-        if not (spec.arguments or config.get("Entrypoint") or config.get("Cmd")):
-            raise BuildError(
-                f"image {spec.image.reference}: expected a program to run, found neither "
-                "ENTRYPOINT nor CMD; add ENTRYPOINT to its Dockerfile"
-            )
+        check_image(spec, config)
         return ContainerExecution(self._client, spec)
+
+    def check_isolation(self, isolation: Isolation) -> None:
+        there = sorted(self._facts.get("Runtimes") or ())
+        if isolation.runtime is not None and isolation.runtime not in there:
+            raise EngineError(
+                f"runtime {isolation.runtime}: the container engine does not have it, only "
+                f"{', '.join(there) or 'its default'}; install it and name it in "
+                "/etc/docker/daemon.json, or leave the option out"
+            )
 
     def shares_our_kernel(self, find_image: Callable[[], Image]) -> bool:
         if self._our_kernel is None:
@@ -182,6 +191,48 @@ class DockerEngine:
     def helper(self, spec: HelperSpec) -> HelperContainer:
         return HelperContainer(self._client, spec)
 
+    def hand_over(self, folder: Path, find_image: Callable[[], Image]) -> None:
+        """By ourselves as root; else by a container of ``find_image``, or of the offline base."""
+        if handover.is_ours(folder):
+            return
+        if os.geteuid() == 0:
+            handover.make_ours(folder)
+            return
+        options = self._facts.get("SecurityOptions") or ()
+        arguments = handover.handover_arguments(
+            self._trusted_image(folder, find_image),
+            folder,
+            owner=Owner.current(),
+            rootless=any("rootless" in option for option in options),
+        )
+        doing = f"making what is in {folder} yours"
+        try:
+            with engine_errors(doing):
+                code = within(handover.TIMEOUT_S, doing, lambda: self._run_once(arguments))
+        finally:
+            remove_container(self._client, arguments["name"])
+        if code or not handover.is_ours(folder):
+            raise EngineError(
+                f"{doing}: the container for it ended with {code}; `sudo chown -hR $(id -u) "
+                f"{folder}` does the same"
+            )
+
+    def _run_once(self, arguments: Mapping[str, Any]) -> int:
+        container = self._client.containers.create(**arguments)
+        container.start()
+        return int(container.wait()["StatusCode"])
+
+    def _trusted_image(self, folder: Path, find_image: Callable[[], Image]) -> Image:
+        try:
+            return find_image()
+        except ImageMissing:
+            if self._has(OFFLINE_BASE):
+                return self.find(OFFLINE_BASE)
+        raise EngineError(
+            f"{folder}: some of it belongs to another user, and no image of the harness's own is "
+            f"here to change that: build one (`make build`), or `sudo chown -hR $(id -u) {folder}`"
+        )
+
     def sweep(self) -> tuple[str, ...]:
         return tuple(
             name
@@ -200,7 +251,9 @@ class DockerEngine:
         for summary in found:
             owner = Owner.from_text(summary["Labels"][OWNER_LABEL])
             name = (summary.get("Names") or [summary["Id"]])[0].lstrip("/")
-            if owner is not None:
+            # An image has labels, too, which whoever runs it elsewhere gets with it.
+            ours = RUN_LABEL in summary["Labels"] and name.startswith(NAME_PREFIX)
+            if ours and owner is not None:
                 owned.append((name, owner))
         return owned
 

@@ -115,6 +115,11 @@ class LogPump:
         self._thread = threading.Thread(target=self._pump, name="harness-log", daemon=True)
         self._thread.start()
 
+    @property
+    def total_bytes(self) -> int:
+        """All that came so far, kept or not."""
+        return self._log.total_bytes
+
     def _pump(self) -> None:
         try:
             for chunk in self._chunks:

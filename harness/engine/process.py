@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from harness.engine.base import EngineInfo, EngineName, Image
+from harness.engine import handover
+from harness.engine.base import EngineInfo, EngineName, Image, Isolation
 from harness.engine.child import ChildExecution
 from harness.engine.home import sweep_homes
 from harness.engine.process_tree import ProcessTree, run_marks
@@ -72,6 +73,11 @@ class ProcessEngine:
         )
 
     def prepare(self, spec: RunSpec) -> ChildExecution:
+        if spec.isolation != Isolation():
+            raise EngineError(
+                f"{spec.name}: a read-only root and runtimes are for containers; use --engine "
+                "docker, or leave the options out"
+            )
         folder = Path(spec.image.reference)
         if self.build(folder, tag=spec.image.reference).id != spec.image.id:
             raise EngineError(
@@ -84,6 +90,10 @@ class ProcessEngine:
 
     def helper(self, spec: HelperSpec) -> Helper:
         raise EngineError(f"{spec.name}: the process engine has no containers")
+
+    def hand_over(self, folder: Path, find_image: Callable[[], Image]) -> None:  # noqa: ARG002
+        if not handover.is_ours(folder):
+            handover.make_ours(folder)
 
     def sweep(self) -> tuple[str, ...]:
         """End what is left of runs whose harness died; only their first process died with it."""

@@ -6,18 +6,22 @@ import dataclasses
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import docker.errors
 import pytest
 
-from harness.engine.base import BindMount, EngineName, Image, RunSpec
+from harness.engine.arguments import check_image, container_arguments, unique_name
+from harness.engine.base import BindMount, EngineName, Image, Isolation, RunSpec
 from harness.engine.choose import choose_engine
-from harness.engine.container import container_arguments, unique_name
+from harness.engine.container_end import failed_start
+from harness.engine.deadline import Request, within
 from harness.engine.docker import DockerEngine, connect_error
 from harness.engine.image_build import BuildTranscript
 from harness.engine.owner import OWNER_LABEL, Owner
-from harness.errors import EngineMissing, EngineUnreachable
+from harness.errors import BuildError, EngineError, EngineMissing, EngineUnreachable
 from tests.tiny import tiny_challenge
 
 MIB = 2**20
@@ -54,6 +58,32 @@ class TestContainerArguments:
         assert found["shm_size"] == 64 * MIB
         assert found["pids_limit"] == 256
 
+    def test_limits_of_a_process(self) -> None:
+        limits = {limit.name: (limit.soft, limit.hard) for limit in arguments()["ulimits"]}
+        given = spec().limits
+        most = max(given.output_bytes, given.scratch_bytes)
+        assert limits == {
+            "core": (0, 0),
+            "nofile": (given.open_files, given.open_files),
+            "fsize": (most, most),
+        }
+
+    def test_temporary_folder(self) -> None:
+        (place, options), *others = arguments()["tmpfs"].items()
+        assert not others
+        assert place == "/tmp"
+        assert set(options.split(",")) >= {"exec", "nosuid", "nodev", "mode=1777"}
+        assert f"size={4 << 30}" in options
+
+    def test_what_the_organiser_may_choose(self) -> None:
+        assert arguments()["read_only"] is False
+        assert arguments()["runtime"] is None
+        chosen = Isolation(read_only_root=True, runtime="nvidia")
+        found = container_arguments(spec(isolation=chosen), name="l2r-x", owner=Owner.current())
+        assert found["read_only"] is True
+        assert found["runtime"] == "nvidia"
+        assert found["environment"]["NVIDIA_VISIBLE_DEVICES"] == "all"
+
     def test_cpus(self) -> None:
         owner = Owner.current()
         kept_off = container_arguments(spec(cpuset=(0, 1, 2)), name="l2r-x", owner=owner)
@@ -69,13 +99,24 @@ class TestContainerArguments:
         assert found["privileged"] is False
         assert found["init"] is True
         assert found["tty"] is False
-        assert not {"devices", "pid_mode", "volumes", "user"} & set(found)
+        assert found["ipc_mode"] == "private"
+        assert found["healthcheck"] == {"test": ["NONE"]}
+        assert found["stop_signal"] == "SIGTERM"
+        assert 0 < found["oom_score_adj"] <= 1000
+        wider = {
+            *("devices", "device_requests", "device_cgroup_rules", "group_add", "volumes", "user"),
+            *("volumes_from", "pid_mode", "uts_mode", "userns_mode", "cgroupns", "cgroup_parent"),
+            *("restart_policy", "oom_kill_disable", "sysctls", "links", "ports", "auto_remove"),
+        }
+        assert not wider & set(found)
 
     def test_mounts(self) -> None:
         data, output = arguments()["mounts"]
         assert (data["Source"], data["Target"], data["ReadOnly"]) == ("/data", "/l2r/test", True)
         assert (output["Source"], output["ReadOnly"]) == ("/out", False)
         assert {data["Type"], output["Type"]} == {"bind"}
+        for mount in (data, output):
+            assert mount["BindOptions"] == {"Propagation": "private", "NonRecursive": True}
 
     def test_the_daemon_keeps_no_log_of_its_own(self) -> None:
         assert arguments()["log_config"]["Type"] == "none"
@@ -87,7 +128,94 @@ class TestContainerArguments:
 
     def test_what_the_submission_is_given(self) -> None:
         assert arguments()["command"] == ["/l2r/data/NLST_dataset.json"]
-        assert arguments()["environment"] == {"A": "b"}
+        assert arguments()["environment"] == {"A": "b", "NVIDIA_VISIBLE_DEVICES": "void"}
+
+
+class TestImagesThatAreRefused:
+    """See tests/docker/test_isolation.py for what happens to those that are not."""
+
+    PROGRAM: ClassVar = {"Entrypoint": ["/x"]}
+
+    @pytest.mark.parametrize(
+        "config",
+        [
+            {},
+            {"Volumes": {}, "WorkingDir": "/work"},
+            {"Volumes": {"/data": {}, "/l2r": {}, "/l2r/submission": {}, "/tmp": {}, "/": {}}},
+            {"Volumes": {"/l2r/submissions": {}, "/device": {}}, "Volume": None},
+        ],
+    )
+    def test_not_these(self, config: dict[str, Any]) -> None:
+        check_image(spec(), {**self.PROGRAM, **config})
+
+    @pytest.mark.parametrize(
+        "config",
+        [
+            {"Volumes": {"/data": {}, "/l2r/submission/task_01": {}}},
+            {"Volumes": {"/l2r/test/task_01/": {}}},
+            {"Volumes": {"/x/../l2r/./submission//task_01": {}}},
+            {"Volumes": {"//proc": {}}},
+            {"Volumes": {"/dev/shm": {}}},
+            {"WorkingDir": "/proc/self/fd/7"},
+            {"WorkingDir": "/x/../sys"},
+        ],
+    )
+    def test_these(self, config: dict[str, Any]) -> None:
+        with pytest.raises(BuildError, match=r"VOLUME|WORKDIR"):
+            check_image(spec(), {**self.PROGRAM, **config})
+
+    def test_a_volume_where_the_root_is_to_be_read_only(self) -> None:
+        strict = spec(isolation=Isolation(read_only_root=True))
+        with pytest.raises(BuildError, match=r"VOLUME '/data'.*read-only"):
+            check_image(strict, {**self.PROGRAM, "Volumes": {"/data": {}}})
+
+    def test_one_without_a_program(self) -> None:
+        with pytest.raises(BuildError, match="ENTRYPOINT"):
+            check_image(spec(arguments=()), {"Entrypoint": None, "Cmd": []})
+
+
+class TestStartsThatFail:
+    @pytest.mark.parametrize(
+        ("message", "code", "expected"),
+        [
+            ("unable to find user x: no matching entries in passwd file", 128, 126),
+            ("... container init: exec: not a directory", 127, 127),
+            ("... starting: permission denied", 126, 126),
+            ('exec: "docker-init": executable file not found in $PATH', 127, None),
+            ("no space left on device", 128, None),
+        ],
+    )
+    def test_whose_they_are(self, message: str, code: int, expected: int | None) -> None:
+        found = failed_start(message, {"ExitCode": code})
+        assert (None if found is None else found.exit_code) == expected
+
+
+class TestDeadlines:
+    def test_an_answer(self) -> None:
+        assert within(5.0, "asking", lambda: 7) == 7
+
+    def test_a_failure_is_the_requests_own(self) -> None:
+        def fail() -> None:
+            raise docker.errors.APIError("no")
+
+        with pytest.raises(docker.errors.APIError):
+            within(5.0, "asking", fail)
+
+    def test_no_answer_in_time(self) -> None:
+        late: list[int] = []
+        go_on = threading.Event()
+
+        def ask() -> int:
+            go_on.wait(10)
+            return 7
+
+        request = Request(ask, when_late=late.append)
+        with pytest.raises(EngineError, match=r"asking it: .* did not answer within 0 s"):
+            request.answer(0.05, "asking it")
+        assert late == []
+        go_on.set()
+        assert request.is_over(5)
+        assert late == [7], "what it made is taken care of"
 
 
 def test_container_names_are_valid_and_unique() -> None:

@@ -16,8 +16,10 @@ import pytest
 from harness.cache import CacheMode, CacheState, cached_ratio, drop
 from harness.challenge.field_file import FieldState
 from harness.challenge.pairs import read_pairs
+from harness.ending import Cut
+from harness.engine.base import Isolation
 from harness.engine.process import ProcessEngine
-from harness.errors import Blame
+from harness.errors import Blame, OutputError
 from harness.execute import Progress, Step, execute
 from harness.machine.contamination import MachineVerdict
 from harness.plan import Plan
@@ -28,7 +30,7 @@ from harness.timing import Flag
 from tests.tiny import ZERO, tiny_challenge, write_challenge, write_data, write_method
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -315,6 +317,124 @@ def test_deadline_ends_a_run(tmp_path: Path, data_dir: Path) -> None:
     assert states(record)[0] is FieldState.VALID
 
 
+def limits(text: str) -> tuple[tuple[str, str], ...]:
+    return (("pair_time: 10s", f"pair_time: 10s\n  {text}"),)
+
+
+def test_pair_that_takes_too_long_ends_a_run_and_is_named(tmp_path: Path, data_dir: Path) -> None:
+    body = (
+        "pair.fixed.array\n"
+        "while pair.fixed_id == 2 or pair.fixed_id > 2 and time.sleep(1.2): pass\n"
+        f"{ZERO}"
+    )
+    started = time.monotonic()
+    record, _ = run(tmp_path, body, yaml_changes=limits("longest_pair: 2s"))
+    assert record.status is RunStatus.TIMED_OUT
+    assert "pair task_01/0002_0002 kept it for 2 s" in record.reason
+    assert time.monotonic() - started < 20
+    assert states(record)[:2] == [FieldState.VALID, FieldState.MISSING]
+    assert record.ending is not None
+    assert record.ending.cut is not None
+    assert record.ending.cut.reason is Cut.PAIR_TIMED_OUT
+    assert record.ending.cut.limit == 2.0
+
+
+def test_run_of_many_pairs_may_take_longer_than_one(tmp_path: Path, data_dir: Path) -> None:
+    body = "pair.fixed.array\ntime.sleep(0.8)\n" + ZERO
+    record, _ = run(tmp_path, body, yaml_changes=limits("longest_pair: 2s"))
+    assert record.status is RunStatus.SUCCEEDED
+    assert record.duration_s > 3.2
+
+
+def test_submission_that_hangs_is_ended_before_its_deadline(tmp_path: Path, data_dir: Path) -> None:
+    body = f"if pair.fixed_id == 2:\n    time.sleep(600)\n{ZERO}"
+    record, _ = run(tmp_path, body, yaml_changes=limits("idle_time: 3s"))
+    assert record.status is RunStatus.TIMED_OUT
+    assert "used no CPU for" in record.reason
+    assert record.ending is not None
+    assert record.ending.last_file_event_s is not None
+    assert record.duration_s < 15
+
+
+def test_busy_submission_is_not_idle(tmp_path: Path, data_dir: Path) -> None:
+    body = "end = time.monotonic() + 4\nwhile pair.fixed_id == 2 and time.monotonic() < end: pass\n"
+    record, _ = run(tmp_path, body + ZERO, yaml_changes=limits("idle_time: 2s"))
+    assert record.status is RunStatus.SUCCEEDED
+    assert record.ending is not None
+    assert record.ending.last_cpu_use_s is not None
+
+
+def test_too_many_files_end_a_run_even_when_it_ends_first(tmp_path: Path, data_dir: Path) -> None:
+    """A verdict must not depend on which comes first, our look or its end."""
+    body = (
+        "folder = os.environ['HARNESS_OUTPUT_DIR']\n"
+        "for number in range(200): open(f'{folder}/{number}', 'w').close()\n"
+        "os._exit(0)"
+    )
+    record, _ = run(tmp_path, body, yaml_changes=limits("output_files: 100"))
+    assert record.status is RunStatus.OUTPUT_LIMIT
+    assert "100 files and folders" in record.reason
+
+
+def test_evidence_is_stored(tmp_path: Path, data_dir: Path) -> None:
+    record, _ = run(tmp_path, "print('hello')\n" + ZERO)
+    ending = record.ending
+    assert ending is not None
+    assert (ending.exit_code, ending.exit_signal, ending.cut) == (0, None, None)
+    assert ending.output_entries is not None
+    assert ending.output_entries >= 6  # two folders, four fields
+    assert ending.lowest_free_bytes is not None
+    assert ending.free_floor_bytes is not None
+    assert not ending.disk_was_full
+    assert ending.isolation == Isolation()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """40 MiB for runs, in memory."""
+    disk = tmp_path / "runs"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"nothing can be mounted here: {mounted.stderr.decode()}")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_full_disk_loses_nothing_and_is_the_machines(
+    tmp_path: Path, data_dir: Path, small_disk: Path
+) -> None:
+    """Within its output limit of 64 MiB, the submission is not to blame."""
+    body = (
+        "if pair.fixed_id == 2:\n"
+        "    with open(os.environ['HARNESS_OUTPUT_DIR'] + '/big', 'wb', buffering=0) as file:\n"
+        "        try:\n"
+        "            while file.write(bytes(65536)): pass\n"
+        "        except OSError: pass\n"
+        "    time.sleep(600)\n" + ZERO
+    )
+    record, run_dir = run(tmp_path, body)
+    assert run_dir.path.is_relative_to(small_disk)
+    assert record.status is RunStatus.INFRASTRUCTURE
+    assert record.blame is Blame.MACHINE
+    assert "disk is full" in record.reason
+    assert states(record)[:2] == [FieldState.VALID, FieldState.MISSING]
+    assert run_dir.read_record() == record
+    assert not run_dir.output_dir.exists()
+
+
+def test_run_does_not_begin_without_room(tmp_path: Path, data_dir: Path, small_disk: Path) -> None:
+    with (small_disk / "other").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 38 << 20)
+    with pytest.raises(OutputError, match=r"free for 4 fields.*--runs"):
+        run(tmp_path, ZERO)
+    assert list((small_disk / "team").iterdir()) == []
+
+
 def test_output_limit_ends_a_run(tmp_path: Path, data_dir: Path) -> None:
     body = (
         "folder = os.environ['HARNESS_OUTPUT_DIR']\n"
@@ -409,6 +529,48 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path, data_dir: Path) -> None:
         assert record["status"] == "interrupted"
         assert [p["field_state"] for p in record["pairs"]][:2] == ["valid", "missing"]
         assert (tmp_path / "submission/task_01/disp_0001_0001.npz").is_file()
+
+
+def test_second_ctrl_c_waits_until_the_run_is_stored(tmp_path: Path, data_dir: Path) -> None:
+    """While a submission that ignores SIGTERM was stopped, it left no record and no fields."""
+    deaf = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    body = f"{deaf}if pair.fixed_id == 2:\n    time.sleep(600)\n{ZERO}"
+    folder = write_method(tmp_path / "team", body)
+    write_challenge(tmp_path / "tiny.yaml")
+    for presses in (2, 3):
+        runs = tmp_path / f"runs{presses}"
+        command = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "harness.cli", "run", str(folder), "--engine", "process"),
+                *("--challenge", str(tmp_path / "tiny.yaml"), "--data", str(data_dir)),
+                *("--runs", str(runs), "--submission", str(tmp_path / "submission"), "--json"),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "DOCKER_HOST": "unix:///nonexistent"},
+        )
+        assert command.stderr is not None
+        for line in command.stderr:
+            if "1/4" in line:
+                break
+        for _ in range(presses):
+            command.send_signal(signal.SIGINT)
+            time.sleep(0.7)
+        stdout, stderr = command.communicate(timeout=30)
+        assert command.returncode == 130
+        assert "interrupt once more" in stderr
+        record = json.loads(stdout)
+        assert record["status"] == "interrupted"
+        assert record["ending"]["cut"]["reason"] == "interrupted"
+        assert [p["field_state"] for p in record["pairs"]][:2] == ["valid", "missing"]
+        (run_dir,) = (runs / "local").iterdir()
+        assert sorted(path.name for path in run_dir.iterdir()) == [
+            "fields",
+            "log.txt",
+            "run.json",
+            "trace.jsonl.gz",
+        ]
 
 
 def test_submission_is_kept_off_the_cpu_of_a_witness_without_real_time(

@@ -47,7 +47,10 @@ ALLOWED: dict[str, set[str]] = {
         *("cache", "machine", "collect", "plan", "record", "witness", "ending"),
         *("supervise", "disk", "interrupts", "started"),
     },
-    "recover": {"errors", "ending", "engine", "machine", "probe", "record", "started", "store"},
+    "recover": {
+        *("errors", "ending", "engine", "execute", "machine", "probe", "record", "started"),
+        "store",
+    },
     "advice": {"errors", "challenge", "ending", "store"},
     "explain": {"errors", "challenge", "ending", "probe", "store", "text", "advice"},
     "compare": {"challenge", "machine", "store"},

@@ -266,26 +266,6 @@ def test_judge(found: Evidence, expected: tuple[RunStatus, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
-    [
-        'exec: "run.sh": executable file not found in $PATH: unknown',
-        "exec /bin/foreign: exec format error",
-        "unable to find user nobody_at_all: no matching entries in passwd file",
-        "No command specified",
-        'exec: "/opt/method": permission denied: unknown',
-        'exec: "/opt": is a directory: unknown',
-        "Are you trying to mount a directory onto a file (or vice-versa)?",
-    ],
-)
-def test_image_that_cannot_be_started_is_the_submissions(words: str) -> None:
-    failure = f"starting the container of run: the container engine failed: {words}"
-    verdict = judge(evidence(MISSING, exit_code=None, out_of_memory=None, engine_failure=failure))
-    assert verdict.status is RunStatus.CRASHED
-    assert verdict.blame is Blame.SUBMISSION
-    assert words in verdict.reason
-
-
-@pytest.mark.parametrize(
     "words", ["no space left on device", "Server Error", "Read timed out.", "cgroup: busy"]
 )
 def test_engine_that_fails_is_the_machines(words: str) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.challenge.contract import Limits
 from harness.challenge.pairs import Pair, read_pairs
 from harness.ending import Cut
 from harness.probe.trace import Event, FileEvent, Root
 from harness.watchdog import LifeSigns, PairClock, disk_cut, output_cut, scratch_cut, time_cut
 from tests.tiny import tiny_challenge, write_data
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
 
 LIMITS = tiny_challenge(
     ("pair_time: 10s", "pair_time: 10s\n  longest_pair: 60s\n  idle_time: 30s")
@@ -105,7 +109,7 @@ def test_files_that_belong_to_no_pair_mean_nothing(pairs: tuple[Pair, ...]) -> N
 # --- Signs of life ------------------------------------------------------------------------------
 
 
-def watched(cpu_s: list[float | None], *, window_s: float = 10.0) -> LifeSigns:
+def watched(cpu_s: Sequence[float | None], *, window_s: float = 10.0) -> LifeSigns:
     """A sample a second."""
     life = LifeSigns(window_s)
     for second, value in enumerate(cpu_s):
@@ -189,9 +193,8 @@ def test_limit_of_output_is_the_last_that_is_allowed() -> None:
 
 
 def test_limit_of_scratch_and_of_the_disk() -> None:
-    limits: Limits = LIMITS
-    assert scratch_cut(1.0, limits, limits.scratch_bytes) is None
-    found = scratch_cut(1.0, limits, limits.scratch_bytes + 1)
+    assert scratch_cut(1.0, LIMITS, LIMITS.scratch_bytes) is None
+    found = scratch_cut(1.0, LIMITS, LIMITS.scratch_bytes + 1)
     assert found is not None
     assert found.reason is Cut.SCRATCH_LIMIT
     assert disk_cut(1.0, free_bytes=5, floor_bytes=5) is None
