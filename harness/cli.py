@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness import __version__, cli_challenge, cli_fields, cli_upload, console
+from harness import (
+    __version__,
+    cli_challenge,
+    cli_fields,
+    cli_recover,
+    cli_show,
+    cli_upload,
+    console,
+)
 from harness.cache import CacheMode
 from harness.challenge.model import DEFAULT_CHALLENGE, builtin_names, load_challenge
 from harness.challenge.pairs import check_data, is_present
@@ -149,6 +157,7 @@ def run(
     chosen, image = _engine_and_image(engine, source, base_image)
     for name in chosen.sweep():
         console.note(f"removed {name}, left behind by a harness that was killed")
+    cli_recover.recover_dead(runs.resolve(), chosen)
     plan = Plan(
         challenge=rules,
         challenge_file=None if challenge in builtin_names() else Path(challenge).resolve(),
@@ -174,6 +183,7 @@ def run(
         console.show_result(shown.record, accuracy, titles)
     if shown.record.status is not RunStatus.SUCCEEDED:
         console.show_log_tail(shown.directory)
+        console.note(f"  `harness show {console.relative(shown.directory.path)}` explains this end")
     console.show_ending(shown.record, accuracy, shown.directory, to_stderr=as_json)
     if summary is not None:
         console.show_repeats(summary, first.directory, shown.record.run_id, to_stderr=as_json)
@@ -284,6 +294,8 @@ def doctor() -> None:
 
 
 cli_fields.register(app)
+cli_recover.register(app)
+cli_show.register(app)
 
 
 def _execute_times(

@@ -113,9 +113,9 @@ def show_plan(plan: Plan, info: EngineInfo, run_dir: RunDirectory) -> None:
         ("method", f"{plan.image.reference}  {_short(plan.image.id)}"),
         ("engine", f"{info.name} ({info.version})"),
         ("isolation", info.isolation),
-        ("data", f"{_relative(plan.data_dir)}: {tasks}, {plan.cache} cache"),
+        ("data", f"{relative(plan.data_dir)}: {tasks}, {plan.cache} cache"),
         ("limits", _limits(plan.challenge.limits, plan.deadline_s)),
-        ("run", f"{_relative(run_dir.path)}/"),
+        ("run", f"{relative(run_dir.path)}/"),
     )
     err.print(f"[bold]{escape(plan.challenge.title)}, dry run[/]")
     for name, value in rows:
@@ -128,15 +128,19 @@ def show_result(
     """The table of pairs, what is wrong with fields, then the totals of each task."""
     by_pair = {pair.key: value for pair, value in accuracy}
     out.print()
-    out.print(_pair_table(record, by_pair))
-    for pair in record.pairs:
-        if pair.field_problem is not None:
-            out.print(f"  [red]{pair.key}[/]: {escape(harmless(pair.field_problem))}")
+    out.print(pair_table(record, by_pair))
+    show_field_problems(record)
     for task in record.tasks:
         values = [value for pair, value in accuracy if pair.task == task.name]
         ended_well = record.exit_code == 0 and any(t.attempted for t in record.tasks)
         out.print(_task_lines(task, titles[task.name], values, reached=ended_well))
     out.print()
+
+
+def show_field_problems(record: RunRecord) -> None:
+    for pair in record.pairs:
+        if pair.field_problem is not None:
+            out.print(f"  [red]{pair.key}[/]: {escape(harmless(pair.field_problem))}")
 
 
 def show_ending(
@@ -159,12 +163,12 @@ def show_ending(
     target.print(f"  times   {_PRECISION[record.witness.precision]}")
     verdict = record.contamination.verdict or "not judged: too short a run, or no way to tell"
     target.print(f"  machine {escape(verdict)}")
-    where = f"{_relative(run_dir.path)}/  (run.json, trace.jsonl.gz, log.txt, fields/)"
+    where = f"{relative(run_dir.path)}/  (run.json, trace.jsonl.gz, log.txt, fields/)"
     target.print(f"  record  {escape(where)}")
 
 
 def show_turn(run_dir: RunDirectory, index: int, times: int) -> None:
-    err.print(f"  [bold]run {index} of {times}[/]  {escape(_relative(run_dir.path))}/")
+    err.print(f"  [bold]run {index} of {times}[/]  {escape(relative(run_dir.path))}/")
 
 
 def show_repeats(
@@ -192,7 +196,7 @@ def show_repeats(
         warn(text)
     ended = summary.statuses.count(RunStatus.SUCCEEDED)
     target.print(f"{ended} of {summary.asked} runs succeeded; the fields are those of run {shown}")
-    target.print(f"  summary {escape(_relative(first.repeat_path))}")
+    target.print(f"  summary {escape(relative(first.repeat_path))}")
 
 
 def _interval(pair: PairSpread) -> str:
@@ -229,7 +233,7 @@ def show_finding(finding: Finding) -> None:
         out.print(f"         {escape(finding.remedy)}")
 
 
-def show_log_tail(run_dir: RunDirectory, lines: int = 25) -> None:
+def show_log_tail(run_dir: RunDirectory, lines: int = 25, *, to_stderr: bool = True) -> None:
     """The end of the submission's log, as text that a terminal does not obey."""
     try:
         with run_dir.log_path.open("rb") as file:
@@ -239,12 +243,13 @@ def show_log_tail(run_dir: RunDirectory, lines: int = 25) -> None:
         return
     if not any(line.strip() for line in shown):
         return
-    err.print(f"[dim]the end of {escape(_relative(run_dir.log_path))}:[/]")
+    target = err if to_stderr else out
+    target.print(f"[dim]the end of {escape(relative(run_dir.log_path))}:[/]")
     for line in shown[-lines:]:
-        err.print(f"  [dim]|[/] {escape(line)}")
+        target.print(f"  [dim]|[/] {escape(line)}")
 
 
-def _pair_table(record: RunRecord, accuracy: dict[str, PairAccuracy]) -> Table:
+def pair_table(record: RunRecord, accuracy: dict[str, PairAccuracy]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("pair", no_wrap=True)
     for name in ("runtime", "exclusive"):
@@ -354,6 +359,6 @@ def _short(image_id: str) -> str:
     return f"{algorithm}:{digest[:12]}" if digest else image_id[:12]
 
 
-def _relative(path: Path) -> str:
+def relative(path: Path) -> str:
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative

@@ -19,6 +19,7 @@ class Cut(StrEnum):
 
     OUTPUT_UNSEEN  something in its output cannot be looked at, so that no limit could hold.
     DISK_FULL      the machine's disk has no room left, although every limit was kept.
+    HARNESS_DIED   the harness ended before the run did, and another one finished its record.
     """
 
     TIMED_OUT = "timed_out"
@@ -29,6 +30,7 @@ class Cut(StrEnum):
     SCRATCH_LIMIT = "scratch_limit"
     DISK_FULL = "disk_full"
     INTERRUPTED = "interrupted"
+    HARNESS_DIED = "harness_died"
 
 
 class _Part(BaseModel):

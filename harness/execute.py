@@ -7,10 +7,10 @@ import os
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING
 
 from harness.cache import CacheMode, prepare_cache
-from harness.challenge.field_file import FieldState
 from harness.disk import Reserve, check_room
 from harness.ending import Cut
 from harness.engine.base import BindMount, Engine, EngineName, ExitState, RunSpec
@@ -21,6 +21,7 @@ from harness.machine.samples import MachineWatch
 from harness.probe.trace import Trace
 from harness.record import INSIDE_REPORT, Conditions, Ended, make_record
 from harness.runner.settings import CHALLENGE_VARIABLE, INSIDE_REPORT_VARIABLE
+from harness.started import StartRecord, write_start
 from harness.supervise import Supervisor
 from harness.witness import cpus_left, reserved_cpu, start_witness
 
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from harness.cache import CacheRecord
     from harness.challenge.contract import Mount
     from harness.ending import EndingRecord
+    from harness.machine.fingerprint import Fingerprint
     from harness.plan import Plan
     from harness.probe.client import ChildProgram, Probe
     from harness.store import RepeatRecord, RunDirectory, RunRecord
@@ -103,7 +106,8 @@ def _execute(
             watch = MachineWatch()  # after the probe, whose work is ours
             tell = _Announcer(on_progress)
             supervisor = Supervisor(plan, run_dir, probe, watch, tell.field_written)
-            ending = _run_to_its_end(engine, spec, supervisor, interrupts, on_progress)
+            note = partial(_note_start, plan, engine, run_dir, spec, probe, cache, machine, repeat)
+            ending = _run_to_its_end(engine, spec, supervisor, interrupts, on_progress, note)
             contamination = watch.finish()
             trace = _finish(probe)
     ended = Ended(ending=ending, duration_s=supervisor.duration_s, reserved_cpu=reserved_cpu(probe))
@@ -119,8 +123,7 @@ def _execute(
             f"{run_dir.path}: the run ended, and its record cannot be written ({error.strerror}); "
             f"what the submission wrote is in {run_dir.output_dir}"
         ) from error
-    if not any(pair.field_state is FieldState.UNCOLLECTED for pair in record.pairs):
-        run_dir.discard_output()
+    run_dir.put_away(record)
     return record
 
 
@@ -193,7 +196,7 @@ def _make_output(plan: Plan, run_dir: RunDirectory) -> None:
             raise OutputError(f"output folder {folder}: {error.strerror}") from error
 
 
-def _take_over(plan: Plan, engine: Engine, run_dir: RunDirectory) -> str | None:
+def take_over(plan: Plan, engine: Engine, run_dir: RunDirectory) -> str | None:
     """Make the output this user's own, whoever the submission ran as; what is in the way of it."""
     try:
         engine.hand_over(run_dir.output_dir, lambda: engine.find(plan.witness_image))
@@ -247,6 +250,29 @@ def _run_spec(
     )
 
 
+def _note_start(
+    plan: Plan,
+    engine: Engine,
+    run_dir: RunDirectory,
+    spec: RunSpec,
+    probe: Probe,
+    cache: CacheRecord,
+    machine: Fingerprint,
+    repeat: RepeatRecord | None,
+) -> None:
+    """What another process needs to finish this run, should this one die."""
+    start = StartRecord.of(
+        plan,
+        engine.info,
+        run_name=spec.name,
+        reserved_cpu=reserved_cpu(probe),
+        cache=cache,
+        machine=machine,
+        repeat=repeat,
+    )
+    write_start(run_dir, start)
+
+
 def _bind(mount: Mount, plan: Plan, run_dir: RunDirectory) -> BindMount:
     if mount.source == "data":
         return BindMount(source=plan.data_dir / mount.path, target=mount.target, read_only=True)
@@ -259,12 +285,17 @@ def _run_to_its_end(
     supervisor: Supervisor,
     interrupts: Interrupts,
     on_progress: Callable[[Progress], None],
+    note_start: Callable[[], None],
 ) -> EndingRecord:
-    """Start the submission and stay with it. An engine that fails on the way is recorded."""
+    """Start the submission and stay with it. An engine that fails on the way is recorded.
+
+    ``note_start``: called when nothing but the start itself is missing.
+    """
     state: ExitState | None = None
     failure: str | None = None
     try:
         with engine.prepare(spec) as execution:
+            note_start()
             try:
                 execution.start()
                 on_progress(Progress(step=Step.STARTED))

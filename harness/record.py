@@ -64,8 +64,10 @@ def make_record(
     conditions: Conditions,
     *,
     repeat: RepeatRecord | None = None,
+    wall_offset_ns: int | None = None,
 ) -> RunRecord:
-    """Collects the fields on the way."""
+    """Collects the fields on the way. ``wall_offset_ns``: what to add to the trace's clock for UTC;
+    None for the offset of now, which is another after a restart of the machine."""
     collected = {
         pair.key: collect_field(
             run_dir.output_dir,
@@ -76,7 +78,8 @@ def make_record(
         for pair in plan.pairs
     }
     timed = tuple(_as_written(pair, collected[pair.key].path) for pair in plan.pairs)
-    timings = time_pairs(timed, trace, modified_ns=_modified_on_trace_clock(collected))
+    modified_ns = _modified_on_trace_clock(collected, wall_offset_ns)
+    timings = time_pairs(timed, trace, modified_ns=modified_ns)
     lost = (*trace.lost, *_unseen(collected, timings))
     inside, inside_problem = _inside_report(run_dir)
     failures = _told_failures(inside)
@@ -159,10 +162,13 @@ def _unseen(
     return (f"the completion of {len(keys)} fields was not seen, {keys[0]} the first",)
 
 
-def _modified_on_trace_clock(collected: dict[str, CollectedField]) -> dict[str, int]:
+def _modified_on_trace_clock(
+    collected: dict[str, CollectedField], offset_ns: int | None
+) -> dict[str, int]:
     """File times on the trace's clock. They tick coarsely and lag, so they never run ahead."""
-    monotonic_ns = time.monotonic_ns()  # read first: an interruption then makes files seem older
-    offset_ns = time.time_ns() - monotonic_ns
+    if offset_ns is None:
+        monotonic_ns = time.monotonic_ns()  # read first: interrupted, it makes files seem older
+        offset_ns = time.time_ns() - monotonic_ns
     return {
         key: field.modified_ns - offset_ns
         for key, field in collected.items()
@@ -224,6 +230,7 @@ def _pair_record(
         field_state=field.state if attempted else FieldState.NOT_ATTEMPTED,
         field_problem=harmless(problem) if attempted and problem is not None else None,
         field_path=None if field.path is None else str(field.path),
+        expected_path=str(pair.field),
         field_sha256=field.sha256,
         runtime_s=timing.runtime_s,
         exclusive_s=timing.exclusive_s,

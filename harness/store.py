@@ -86,7 +86,8 @@ class PairRecord(_Record):
 
     ``inside_runtime_s`` is the reference runner's own witness, kept to be compared.
     ``field_problem`` says why a field is not valid; ``field_sha256`` is of the file's bytes;
-    ``field_path`` is its place below ``fields/``, None when there was no file.
+    ``field_path`` is its place below ``fields/``, None when there was no file; ``expected_path``
+    the name, below the output folder, that counts before others.
     """
 
     key: str
@@ -96,6 +97,7 @@ class PairRecord(_Record):
     field_state: FieldState
     field_problem: str | None = None
     field_path: str | None = None
+    expected_path: str | None = None
     field_sha256: str | None = None
     runtime_s: float | None = None
     exclusive_s: float | None = None
@@ -274,6 +276,11 @@ class RunDirectory:
         return self.path / "repeat.json"
 
     @property
+    def started_path(self) -> Path:
+        """Only while the run goes on, or when its harness died: see :mod:`harness.started`."""
+        return self.path / "started.json"
+
+    @property
     def log_path(self) -> Path:
         return self.path / "log.txt"
 
@@ -307,14 +314,30 @@ class RunDirectory:
         """Without room for that, the trace stays as it grew."""
         part = self.trace_path.with_suffix(".part")
         try:
-            with self.growing_trace.open("rb") as plain, gzip.open(part, "wb") as packed:
-                shutil.copyfileobj(plain, packed)
+            with self.growing_trace.open("rb") as plain, part.open("wb") as file:
+                with gzip.open(file, "wb") as packed:
+                    shutil.copyfileobj(plain, packed)
+                os.fsync(file.fileno())  # before the growing one goes
             part.replace(self.trace_path)
         except OSError as error:
             _logger.warning("%s: not compressed (%s)", self.growing_trace, error.strerror)
             part.unlink(missing_ok=True)
             return
         self.growing_trace.unlink()
+
+    def put_away(self, record: RunRecord) -> None:
+        """Remove what only an unfinished run has, when its record is on the disk. Fields that could
+        not be copied stay where they are."""
+        if not any(pair.field_state is FieldState.UNCOLLECTED for pair in record.pairs):
+            self.discard_output()
+        leftovers = (
+            self.started_path,
+            self.reserve_path,
+            *(path.with_suffix(".part") for path in (self.record_path, self.started_path)),
+            self.trace_path.with_suffix(".part"),
+        )
+        for path in leftovers:
+            path.unlink(missing_ok=True)
 
     def discard_output(self) -> None:
         """Remove the submission's output folder; what cannot be removed stays and is logged.
@@ -344,7 +367,11 @@ class RunDirectory:
         except FileNotFoundError as error:
             raise OutputError(f"{self.path}: no run.json, so this run did not end") from error
         except ValidationError as error:
-            raise OutputError(f"{self.record_path}: not a run record: {error}") from error
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the file"
+            raise OutputError(
+                f"{self.record_path}: not a run record: {where}: {first['msg']}"
+            ) from error
 
     def write_repeat(self, summary: RepeatSummary) -> None:
         _write(self.repeat_path, summary)

@@ -111,7 +111,7 @@ def _status(reason: Cut) -> tuple[RunStatus, Blame]:
             return RunStatus.OUTPUT_LIMIT, Blame.SUBMISSION
         case Cut.DISK_FULL:
             return RunStatus.INFRASTRUCTURE, Blame.MACHINE
-        case Cut.INTERRUPTED:
+        case Cut.INTERRUPTED | Cut.HARNESS_DIED:
             return RunStatus.INTERRUPTED, Blame.MACHINE
         case _:
             assert_never(reason)
@@ -155,6 +155,8 @@ def _why(cut: CutRecord, evidence: Evidence) -> str:
             text = f"because {_disk(evidence)}"
         case Cut.INTERRUPTED:
             text = "because the harness was asked to stop"
+        case Cut.HARNESS_DIED:
+            text = "because the harness was killed, or its machine went down"
         case _:
             assert_never(cut.reason)
     return text

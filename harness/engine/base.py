@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from harness.challenge.model import Limits
+    from harness.engine.owner import Owner
 
 
 class EngineName(StrEnum):
@@ -219,3 +220,6 @@ class Engine(Protocol):
 
     def sweep(self) -> tuple[str, ...]:
         """Remove what dead harnesses left behind (only ours); returns the names removed."""
+
+    def left_of(self, owner: Owner) -> tuple[str, ...]:
+        """Names of what a harness process has started and is still there."""

@@ -8,7 +8,6 @@ import select
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from harness.challenge.quantity import format_bytes
 from harness.engine import leash
 from harness.engine.base import ExitState, ScratchUse, Usage
 from harness.engine.disk import deleted_bytes, tree_bytes
+from harness.engine.home import make_home
 from harness.engine.log import CappedLog, LogPump
 from harness.engine.owner import Owner
 from harness.engine.process_tree import OWNER_MARK, RUN_MARK, ProcessTree
@@ -100,7 +100,7 @@ class ChildExecution:
         self._usage = Usage()
 
     def __enter__(self) -> Self:
-        self._home = Path(tempfile.mkdtemp(prefix="harness-run-"))
+        self._home = make_home()
         return self
 
     def __exit__(

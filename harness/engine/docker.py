@@ -234,22 +234,28 @@ class DockerEngine:
         )
 
     def sweep(self) -> tuple[str, ...]:
+        return tuple(
+            name
+            for name, owner in self._owned()
+            if owner.is_dead() and remove_container(self._client, name)
+        )
+
+    def left_of(self, owner: Owner) -> tuple[str, ...]:
+        return tuple(name for name, its_owner in self._owned() if its_owner == owner)
+
+    def _owned(self) -> list[tuple[str, Owner]]:
+        """Every container that some harness started, whatever became of it."""
         with engine_errors("looking for containers that a dead harness left behind"):
             found = self._client.api.containers(all=True, filters={"label": OWNER_LABEL})
-        removed = []
+        owned = []
         for summary in found:
             owner = Owner.from_text(summary["Labels"][OWNER_LABEL])
             name = (summary.get("Names") or [summary["Id"]])[0].lstrip("/")
             # An image has labels, too, which whoever runs it elsewhere gets with it.
             ours = RUN_LABEL in summary["Labels"] and name.startswith(NAME_PREFIX)
-            if (
-                ours
-                and owner is not None
-                and owner.is_dead()
-                and remove_container(self._client, name)
-            ):
-                removed.append(name)
-        return tuple(removed)
+            if ours and owner is not None:
+                owned.append((name, owner))
+        return owned
 
     def _has(self, reference: str) -> bool:
         try:

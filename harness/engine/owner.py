@@ -58,6 +58,18 @@ class Owner:
         except (ValueError, AttributeError, TypeError):
             return None
 
+    @property
+    def can_be_judged(self) -> bool:
+        """Would this process know its process, if that still ran?"""
+        if self.machine != platform.node():
+            return False
+        return self.boot != _boot() or self.namespace == _namespace()
+
+    @property
+    def was_before_restart(self) -> bool:
+        """Did its machine, this one, start anew since?"""
+        return self.machine == platform.node() and self.boot != _boot()
+
     def is_dead(self) -> bool:
         """Certainly gone. An owner that cannot be judged from here counts as alive."""
         if self.machine != platform.node():

@@ -11,6 +11,7 @@ import hashlib
 import os
 import platform
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ import psutil
 from harness.engine import handover
 from harness.engine.base import EngineInfo, EngineName, Image, Isolation
 from harness.engine.child import ChildExecution
+from harness.engine.home import sweep_homes
 from harness.engine.process_tree import ProcessTree, run_marks
 from harness.errors import BuildError, EngineError, ImageMissing
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from harness.engine.base import Helper, HelperSpec, RunSpec
+    from harness.engine.owner import Owner
 
 METHOD_FOLDER = "method"
 METHOD_FILE = "method.py"
@@ -100,8 +103,18 @@ class ProcessEngine:
             if (marks := run_marks(process)) is not None and marks.owner.is_dead()
         }
         for mark, process in orphans.items():
-            ProcessTree(process.pid, mark).end(grace_s=0.0)
+            with suppress(psutil.NoSuchProcess):  # it has ended by itself
+                ProcessTree(process.pid, mark).end(grace_s=0.0)
+        sweep_homes()
         return tuple(orphans)
+
+    def left_of(self, owner: Owner) -> tuple[str, ...]:
+        found = {
+            marks.run
+            for process in psutil.process_iter()
+            if (marks := run_marks(process)) is not None and marks.owner == owner
+        }
+        return tuple(sorted(found))
 
 
 def _method_of(folder: Path) -> Path:
