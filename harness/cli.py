@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness import __version__, cli_challenge, cli_fields, cli_upload, console
+from harness import __version__, cli_challenge, cli_fields, cli_import, cli_upload, console
 from harness.cache import CacheMode
 from harness.challenge.model import DEFAULT_CHALLENGE, builtin_names, load_challenge
 from harness.challenge.pairs import check_data, is_present
@@ -35,7 +35,6 @@ from harness.errors import (
     BaseImageUnavailable,
     DataError,
     HarnessError,
-    ImageMissing,
     Interrupted,
 )
 from harness.first_look import look_at_accuracy, to_json
@@ -87,7 +86,9 @@ def run(
     context: typer.Context,
     source: Annotated[
         str,
-        typer.Argument(help="A folder with a Dockerfile and method/, or the name of an image."),
+        typer.Argument(
+            help="A folder with a Dockerfile and method/, the name of an image, or its .tar file."
+        ),
     ] = ".",
     engine: EngineArgument = EngineOption.AUTO,
     data: DataOption = Path("test"),
@@ -321,7 +322,7 @@ def _execute_times(
 def _engine_and_image(
     choice: EngineOption, source: str, base_image: str | None
 ) -> tuple[Engine, Image]:
-    """The engine and the image, built when ``source`` is a folder.
+    """The engine and the image, built when ``source`` is a folder, loaded when it is a file.
 
     Under ``auto`` a base image that cannot be had means the process engine, said aloud.
     """
@@ -329,11 +330,7 @@ def _engine_and_image(
     if notice is not None:
         console.warn(notice)
     if not Path(source).is_dir():
-        if source.startswith((".", "/", "~")):
-            raise ImageMissing(
-                f"{source}: expected a folder or the name of an image, found neither"
-            )
-        return chosen, chosen.find(source)
+        return chosen, cli_import.image_to_run(chosen, source)
     folder = Path(source)
     try:
         image = chosen.build(folder, tag=IMAGE_TAG, base_image=base_image, on_output=BuildLog().add)
@@ -363,6 +360,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+app.add_typer(cli_import.app)
 app.add_typer(cli_upload.app)
 
 
