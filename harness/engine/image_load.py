@@ -40,6 +40,7 @@ class _Load:
 
     api: Any  # an APIClient, whose private methods its types do not have
     chunks: Iterable[bytes]
+    silence_s: float
     signs: queue.SimpleQueue[bool] = field(default_factory=queue.SimpleQueue)
     given_up: threading.Event = field(default_factory=threading.Event)
     lines: list[str] = field(default_factory=list)
@@ -50,7 +51,7 @@ class _Load:
             # Not the SDK's load_image: it hides the connection, and its timeout is the client's.
             url = self.api._url("/images/load")
             answer = self.api._post(
-                url, data=self._body(), params={"quiet": False}, stream=True, timeout=SILENCE_S
+                url, data=self._body(), params={"quiet": False}, stream=True, timeout=self.silence_s
             )
             with answer:
                 self.api._raise_for_status(answer)
@@ -83,7 +84,7 @@ def load_image(
     Raises EngineError when the engine fails, is silent for ``silence_s`` or has not done it in
     ``deadline_s``, and whatever reading ``chunks`` raises.
     """
-    load = _Load(api, chunks)
+    load = _Load(api, chunks, silence_s)
     thread = threading.Thread(target=load.run, name="harness-load", daemon=True)
     end_s = monotonic() + deadline_s
     thread.start()

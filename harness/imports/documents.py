@@ -113,6 +113,8 @@ def parse(data: bytes, what: str) -> object:
             object_pairs_hook=_unique,
             parse_constant=_no_constant,
         )
+        # Half a character, which every reader replaces in a way of its own.
+        json.dumps(content, ensure_ascii=False).encode()
     except RecursionError as error:
         raise ImageFileError(f"{what}: expected JSON, found it nested too deeply") from error
     except ValueError as error:  # of JSON, of UTF-8, of huge numbers

@@ -296,7 +296,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise ImageMissing(f"{path}: expected the file of an image, found none") from error
     except OSError as error:
         raise ImageMissing(f"{path}: cannot be read ({error.strerror})") from error
-    with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - a descriptor, no path
+    try:
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(mode):
             raise ImageMissing(
@@ -305,7 +305,10 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
             )
         if not stat.S_ISREG(mode):
             raise ImageMissing(f"{path}: expected the file of an image, found no regular file")
-        yield file  # unbuffered: reads may be short, which ours allow
+        with open(descriptor, "rb", buffering=0, closefd=False) as file:
+            yield file
+    finally:
+        os.close(descriptor)
 
 
 def _rejected(path: Path, findings: list[str]) -> ImportRejected:

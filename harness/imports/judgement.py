@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import signal
 from typing import TYPE_CHECKING
 
 from harness.engine.owner import LABEL_PREFIX
 from harness.imports.tar import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from harness.engine.image_facts import ImageFacts
 
 _MAX_LISTED = 8
 _CONTRACT_FOLDER = "/l2r"
+_PORT = re.compile(r"[0-9]{1,5}(-[0-9]{1,5})?(/(tcp|udp|sctp))?", re.ASCII)
+_REALTIME_SIGNAL = re.compile(r"SIGRT(MIN(\+[0-9]{1,2})?|MAX(-[0-9]{1,2})?)")
+_LAST_SIGNAL = 64  # signal(7)
 
 
 def problems_of(facts: ImageFacts, platform: str) -> list[str]:
@@ -28,12 +33,34 @@ def problems_of(facts: ImageFacts, platform: str) -> list[str]:
         problems.append(
             "program: expected ENTRYPOINT or CMD, found neither; add ENTRYPOINT to its Dockerfile"
         )
+    problems += _uncreatable(facts)
     if ours := [name for name in facts.labels if name.strip().startswith(LABEL_PREFIX)]:
         problems.append(
             f"labels: expected none that begin with {LABEL_PREFIX}, by which the harness knows its "
             f"own containers, found {listed(ours)}; remove LABEL from its Dockerfile"
         )
     return problems
+
+
+def _uncreatable(facts: ImageFacts) -> Iterator[str]:
+    """What engines refuse only when they make a container, which would look like their failure."""
+    if facts.working_dir and not facts.working_dir.startswith("/"):
+        yield f"WORKDIR: expected an absolute path, found {shown(facts.working_dir)}"
+    if bad := [path for path in facts.volumes if not path.startswith("/") or not path.strip("/.")]:
+        yield f"VOLUME: expected absolute paths below /, found {listed(bad)}"
+    if bad := [port for port in facts.ports if not _PORT.fullmatch(port)]:
+        yield f"EXPOSE: expected ports such as 80/tcp, found {listed(bad)}"
+    if bad := [text for text in facts.environment if text.find("=") < 1 or "\0" in text]:
+        yield f"ENV: expected NAME=VALUE, found {listed(bad)}"
+    if facts.stop_signal and not _is_signal(facts.stop_signal):
+        yield f"STOPSIGNAL: expected a signal such as SIGTERM, found {shown(facts.stop_signal)}"
+
+
+def _is_signal(text: str) -> bool:
+    if text.isascii() and text.isdigit():
+        return 0 < int(text[:4]) <= _LAST_SIGNAL
+    name = f"SIG{text.upper().removeprefix('SIG')}"
+    return name in signal.Signals.__members__ or _REALTIME_SIGNAL.fullmatch(name) is not None
 
 
 def notes_on(facts: ImageFacts) -> list[str]:

@@ -108,7 +108,7 @@ def survey(file: BinaryIO, limits: ImportLimits, on_progress: Callable[[int], No
     kind, source = uncompressed(Metered(file, lambda _n: on_progress(file.tell())), limits)
     head = Pushback(source)
     if not head.head:
-        raise ImageFileError("the file: expected an image, found nothing in it")
+        raise ImageFileError("the file: expected an image, found nothing in it; is it cut off?")
     if other := foreign_format(head.head):
         raise ImageFileError(f"the file: expected a tar made by `docker save`, found {other}")
     if len(head.head) < 512 or head.head[257:262] != USTAR:
