@@ -14,6 +14,7 @@ from harness import console
 from harness.challenge.quantity import format_bytes, parse_bytes
 from harness.errors import ImageMissing
 from harness.live import Counter
+from harness.text import harmless_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,7 +93,7 @@ def load_file(engine: DockerEngine, file: Path, max_size: str = _DEFAULT_MAX) ->
     except ValueError as error:
         raise typer.BadParameter(f"--max-size: {error}") from error
     size_bytes = file.stat().st_size if file.is_file() else 0
-    with Counter(f"importing {file.name}", size_bytes, in_bytes=True) as counter:
+    with Counter(f"importing {harmless_line(file.name, 60)}", size_bytes, in_bytes=True) as counter:
         return import_image(engine, file, limits, counter.reach)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _BOOT_ID_TIMEOUT_S = 60.0
+_POLL_S = 0.2
 _UNIX = "http+unix://"  # as the SDK spells the address of a socket file
 _ISOLATION = (
     "container: no network, no capabilities, data read-only, memory, processes and log limited"
@@ -180,19 +182,28 @@ class DockerEngine:
         with engine_errors(f"naming the image {image_id}"):
             self._client.api.tag(image_id, repository, tag)
 
-    def remove_image(self, image_id: str) -> bool:
+    def remove_image(self, image_id: str, *, absent_for_s: float = 0.0) -> bool:
         """Remove an image that nothing uses and that has no name; False when it could not be.
 
         Never raises for the engine's failures: it runs while other errors are on their way.
+        ``absent_for_s``: how long it must stay away before it counts as gone.
         """
-        try:
-            self._client.api.remove_image(image_id)
-        except docker.errors.ImageNotFound:
-            return True
-        except API_FAILURES as error:
-            _log.warning("the image %s could not be removed: %s", image_id, reason(error))
-            return False
-        return True
+        end_s = time.monotonic() + absent_for_s
+        while True:
+            try:
+                # By its ID an image would be removed with its name, if it has but one.
+                if self._client.images.get(image_id).tags:
+                    return False
+                self._client.api.remove_image(image_id)
+            except docker.errors.ImageNotFound:
+                if time.monotonic() >= end_s:
+                    return True
+                time.sleep(_POLL_S)
+            except API_FAILURES as error:
+                _log.warning("the image %s could not be removed: %s", image_id, reason(error))
+                return False
+            else:
+                return True
 
     def size_bytes(self, image: Image) -> int:
         """What the engine says the image's layers take, uncompressed."""

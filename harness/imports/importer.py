@@ -33,6 +33,7 @@ _MAX_SLUG = 60
 _MAX_FINDINGS = 20
 # Time for the engine: some for itself, and more for each byte, at the pace of a slow disk.
 _LOAD_BASE_S, _LOAD_BYTES_PER_S = 600.0, 5e6
+_HALF_LOADED_S = 5.0
 # The engine unpacks the file, then its layers: twice the size, and room for whoever else writes.
 _COPIES, _SPARE_BYTES = 2, 1 << 30
 _ENDINGS = (".gz", ".zst", ".tgz", ".tar", ".zstd")
@@ -61,7 +62,7 @@ class ImageLoader(Protocol):
 
     def name_image(self, image_id: str, name: str) -> None: ...
 
-    def remove_image(self, image_id: str) -> bool: ...
+    def remove_image(self, image_id: str, *, absent_for_s: float = 0.0) -> bool: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +115,12 @@ def import_image(
             was_here = False
         else:
             was_here = True
-    name = _name(engine, path, here)
+    try:
+        name = _name(engine, path, here)
+    except BaseException:
+        if not was_here:
+            engine.remove_image(here)
+        raise
     image = Image(id=here, reference=name)
     return Imported(
         image=image,
@@ -190,12 +196,12 @@ def _load(
     """The ID under which the engine has it now. Removes what it made of it if that is another."""
     before = engine.image_ids()
     named: str | None = None
-    done = False
+    answered = done = False
     try:
         chunks = rewritten(file, image, limits, on_progress)
         deadline_s = _LOAD_BASE_S + image.size_bytes / _LOAD_BYTES_PER_S
         loaded = engine.load(chunks, deadline_s=deadline_s)
-        named = loaded.image_id
+        named, answered = loaded.image_id, True
         if loaded.refusal is not None:
             raise _refused(path, loaded.refusal)
         image_id = named or image.image_id
@@ -206,7 +212,8 @@ def _load(
     finally:
         if not done:
             for one in {named, image.image_id} - before - {None}:
-                engine.remove_image(str(one))
+                # An engine that we left in the middle may finish it regardless.
+                engine.remove_image(str(one), absent_for_s=0.0 if answered else _HALF_LOADED_S)
     return image_id
 
 
@@ -316,4 +323,5 @@ def _rejected(path: Path, findings: list[str]) -> ImportRejected:
     shown = found[:_MAX_FINDINGS]
     if len(found) > len(shown):
         shown.append(f"and {len(found) - len(shown)} more")
-    return ImportRejected(f"{path}: this image cannot be imported; nothing was loaded", shown)
+    name = harmless_line(str(path), 200)
+    return ImportRejected(f"{name}: this image cannot be imported; nothing was loaded", shown)

@@ -18,6 +18,8 @@ _MAX_LISTED = 8
 _CONTRACT_FOLDER = "/l2r"
 _PORT = re.compile(r"[0-9]{1,5}(-[0-9]{1,5})?(/(tcp|udp|sctp))?", re.ASCII)
 _REALTIME_SIGNAL = re.compile(r"SIGRT(MIN(\+[0-9]{1,2})?|MAX(-[0-9]{1,2})?)")
+_WORD_BYTES, _WORDS_BYTES = 128 << 10, 1 << 20  # execve(2): half of what the stack allows
+_LAST_USER = 2**31 - 1  # Docker's
 _LAST_SIGNAL = 64  # signal(7)
 
 
@@ -50,8 +52,19 @@ def _uncreatable(facts: ImageFacts) -> Iterator[str]:
         yield f"VOLUME: expected absolute paths below /, found {listed(bad)}"
     if bad := [port for port in facts.ports if not _PORT.fullmatch(port)]:
         yield f"EXPOSE: expected ports such as 80/tcp, found {listed(bad)}"
-    if bad := [text for text in facts.environment if text.find("=") < 1 or "\0" in text]:
+    if bad := [text for text in facts.environment if text.find("=") < 1]:
         yield f"ENV: expected NAME=VALUE, found {listed(bad)}"
+    words = (*facts.entrypoint, *facts.cmd, *facts.environment)
+    if any("\0" in text for text in (*words, facts.user, facts.working_dir)):
+        yield "settings: expected text, found zero bytes in it"
+    sizes = [len(text.encode(errors="replace")) + 1 for text in words]
+    if sum(sizes) > _WORDS_BYTES or max(sizes, default=0) > _WORD_BYTES:
+        yield (
+            f"settings: expected at most {_WORDS_BYTES} bytes of program, arguments and variables, "
+            f"{_WORD_BYTES} in one, found more, with which Linux starts no program"
+        )
+    if any(number.isdigit() and int(number[:20]) > _LAST_USER for number in facts.user.split(":")):
+        yield f"USER: expected numbers up to {_LAST_USER}, found {shown(facts.user)}"
     if facts.stop_signal and not _is_signal(facts.stop_signal):
         yield f"STOPSIGNAL: expected a signal such as SIGTERM, found {shown(facts.stop_signal)}"
 

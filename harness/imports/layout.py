@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from harness.challenge.quantity import format_bytes
 from harness.engine.image_facts import platform_name
 from harness.imports.compression import Compression
 from harness.imports.documents import (
@@ -173,6 +174,7 @@ def _indexed(found: Survey, names: _Names, platform: str) -> Manifest | None:
         platform,
         manifests,
         others,
+        set(),
         0,
     )
     if len(manifests) == 1:
@@ -197,11 +199,14 @@ def _follow(
     platform: str,
     manifests: dict[str, Manifest],
     others: list[str],
+    seen: set[str],
     depth: int,
 ) -> None:
+    """``seen``: digests, as an index may name another ten thousand times, and so may that."""
     for one in index.manifests:
-        if _ATTESTATION in (one.annotations or {}):
+        if _ATTESTATION in (one.annotations or {}) or one.digest in seen:
             continue
+        seen.add(one.digest)
         theirs = one.platform and platform_name(one.platform.os, one.platform.architecture)
         if theirs not in (None, "/", platform):
             others.append(shown(str(theirs)))
@@ -215,7 +220,14 @@ def _follow(
             if depth >= _MAX_INDEX_DEPTH:
                 raise ImageFileError(f"{what}: expected an image, found index in index in index")
             _follow(
-                read(Index, content, what), found, names, platform, manifests, others, depth + 1
+                read(Index, content, what),
+                found,
+                names,
+                platform,
+                manifests,
+                others,
+                seen,
+                depth + 1,
             )
         else:
             manifests[one.digest] = read(Manifest, content, what)
@@ -266,6 +278,13 @@ def _complete(
         )
     elif not layers:
         names.problems.append("the layers: expected at least one, found an image with no files")
+    unpacked = sum(layer.unpacked_bytes for layer in layers if layer is not None)
+    if unpacked > limits.total_bytes:
+        names.problems.append(
+            f"the layers: expected at most {format_bytes(limits.total_bytes)} unpacked, one that "
+            f"occurs twice counted twice, found {format_bytes(unpacked)}; make the image smaller, "
+            "or raise --max-size"
+        )
     if len(layers) > limits.layers:
         names.problems.append(
             f"the layers: expected at most {limits.layers}, found {len(layers)}; join RUN lines in "

@@ -40,7 +40,7 @@ def rewritten(
     _, source = uncompressed(file, limits)
     tar = TarStream(source, "the file")
     for entry in tar:
-        layer = wanted.get(plain_name(entry.name) or "")
+        layer = wanted.get(plain_name(entry.name) or "") if entry.is_file else None
         if layer is not None and layer.diff_sha256 in missing:
             missing.remove(layer.diff_sha256)
             yield _header(f"{layer.diff_sha256}.tar", layer.unpacked_bytes)

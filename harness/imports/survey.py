@@ -163,7 +163,7 @@ def _take(
     if entry.is_folder:
         found.folders.add(name)
         return
-    if name in found.blobs or name in found.links:
+    if name in found.blobs or name in found.links or name in found.folders:
         found.problems.append(
             f"the file: expected each member once, found {shown(name)} twice; save the image again"
         )

@@ -25,6 +25,7 @@ _ZERO_BLOCK = bytes(BLOCK_BYTES)
 _SPECIAL_BYTES = 1 << 20  # of a long name or a header of attributes: Go's maxSpecialFileSize
 _MAX_SIZE = 1 << 62
 _OCTAL = re.compile(rb"[ \0]*([0-7]*)[ \0]*")
+_SPECIAL_IN_A_ROW = 8  # a name, a link, attributes, perhaps of all; more is only work
 # Links, devices, folders, FIFOs: no content follows, whatever their size says.
 _HEADER_ONLY = frozenset({b"1", b"2", b"3", b"4", b"5", b"6"})
 _KINDS = _HEADER_ONLY | {b"0", b"\0"}
@@ -91,6 +92,7 @@ class TarStream:
         long_name: str | None = None
         long_link: str | None = None
         records: dict[str, str] = {}
+        specials = 0
         while (block := self._next_block()) is not None:
             kind, size = block[156:157], self._size(block)
             if kind in (b"x", b"g", b"L", b"K"):
@@ -99,9 +101,14 @@ class TarStream:
                     long_name = _text(content)
                 elif kind == b"K":
                     long_link = _text(content)
-                else:
-                    found = self._records(content)
-                    records = found if kind == b"x" else records
+                elif kind == b"x":
+                    records = self._records(content)
+                else:  # an entry of its own to Go, so that what came before it is forgotten
+                    self._records(content)
+                    long_name, long_link, records = None, None, {}
+                specials += 1
+                if specials > _SPECIAL_IN_A_ROW:
+                    raise self._error("expected a file after its attributes, found only more")
                 continue
             size = self._own_size(records, size)
             if kind in _HEADER_ONLY:
@@ -112,8 +119,7 @@ class TarStream:
                 size=size,
                 kind=kind,
             )
-            long_name = long_link = None
-            records = {}
+            long_name, long_link, records, specials = None, None, {}, 0
             if kind not in _KINDS:
                 raise self._error(
                     f"expected files, folders and links, found an entry of type {kind!r} "

@@ -91,7 +91,8 @@ class KeepingEngine:
     def name_image(self, image_id: str, name: str) -> None:
         self.names[name] = image_id
 
-    def remove_image(self, image_id: str) -> bool:
+    def remove_image(self, image_id: str, *, absent_for_s: float = 0.0) -> bool:
+        assert absent_for_s >= 0
         return self.images.pop(image_id, None) is not None
 
 
@@ -348,6 +349,9 @@ REJECTED: dict[str, tuple[Callable[[], Members], str]] = {
     "port": (lambda: config(ExposedPorts={"http": {}}), "EXPOSE"),
     "variable": (lambda: config(Env=["=x"]), "ENV"),
     "signal": (lambda: config(StopSignal="SIGNOTHING"), "STOPSIGNAL"),
+    "zero byte": (lambda: config(Cmd=["a\0b"]), "zero bytes"),
+    "long variable": (lambda: config(Env=[f"A={'x' * 200_000}"]), "starts no program"),
+    "huge user": (lambda: config(User="99999999999"), "USER"),
     "type of root": (
         lambda: config(rootfs={"type": "x", "diff_ids": config_of(LAYERS)["rootfs"]["diff_ids"]}),
         "expected layers",
@@ -394,6 +398,78 @@ def test_rejected(case: str, engine: KeepingEngine, tmp_path: Path) -> None:
     make, words = REJECTED[case]
     assert words in rejection(engine, write(tmp_path, pack(make())))
     assert engine.received == []
+
+
+def test_an_index_of_indexes_is_followed_once(engine: KeepingEngine, tmp_path: Path) -> None:
+    """Each names the next a thousand times: a billion ways lead to the one image."""
+    members = oci()
+    body = members["index.json"]
+    for _ in range(3):
+        members[blob_name(body)] = body
+        one = descriptor(body, "application/vnd.oci.image.index.v1+json")
+        body = json.dumps({"manifests": [one] * 1000}).encode()
+    start_s = time.monotonic()
+    take(engine, tmp_path, members | {"index.json": body})
+    assert time.monotonic() - start_s < 5
+
+
+def test_a_layer_that_occurs_often_counts_as_often(engine: KeepingEngine, tmp_path: Path) -> None:
+    """The engine unpacks it each time: 125 times as much as the file holds."""
+    layer = pack({"a": bytes(300_000)})
+    members = saved((layer,) * 4)
+    links = {f"{n:064d}/layer.tar": f"../{0:064d}/layer.tar" for n in (1, 2, 3)}
+    for name in links:
+        del members[name]
+    limits = ImportLimits.of_size(1 << 20)
+    assert "counted twice" in rejection(engine, write(tmp_path, pack(members, links)), limits)
+
+
+def test_nothing_sparse_hides_behind_attributes_of_all(
+    engine: KeepingEngine, tmp_path: Path
+) -> None:
+    """Attributes before a header of global ones belong to nobody for Go, which engines read with:
+    a size in them, applied to the file, hid the sparse file that follows as that file's content."""
+
+    def attributes(kind: bytes, text: bytes) -> bytes:
+        return header(kind=kind, size=len(text)) + text.ljust(512, b"\0")
+
+    layer = attributes(b"x", b"13 size=4096\n") + attributes(b"g", b"6 a=b\n")
+    layer += header() + sparse(pax=False) + bytes(4096)
+    found = rejection(engine, write(tmp_path, pack(one_layer(layer))))
+    assert "of type b'S'" in found
+
+
+def test_endless_attributes(engine: KeepingEngine, tmp_path: Path) -> None:
+    layer = (header(kind=b"g", size=6) + b"6 a=b\n".ljust(512, b"\0")) * 100 + LAYERS[1]
+    found = rejection(engine, write(tmp_path, pack(one_layer(layer))))
+    assert "found only more" in found
+
+
+def test_a_folder_of_a_layers_name(engine: KeepingEngine, tmp_path: Path) -> None:
+    info = tarfile.TarInfo(f"{1:064d}/layer.tar")
+    info.type = tarfile.DIRTYPE
+    data = info.tobuf(tarfile.GNU_FORMAT) + pack(saved())
+    assert "twice" in rejection(engine, write(tmp_path, data))
+
+
+def test_the_files_name_is_hostile_too(engine: KeepingEngine, tmp_path: Path) -> None:
+    path = tmp_path / "a\nerror: all is well\x1b[2J.tar"
+    path.write_bytes(b"x" * 600)
+    with pytest.raises(ImportRejected) as caught:
+        import_image(engine, path)
+    assert "\x1b" not in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_an_image_that_cannot_be_named_is_removed(tmp_path: Path) -> None:
+    class Nameless(KeepingEngine):
+        def name_image(self, image_id: str, name: str) -> None:
+            raise EngineError(f"{image_id} as {name}: refused")
+
+    engine = Nameless()
+    with pytest.raises(EngineError, match="refused"):
+        import_image(engine, write(tmp_path, pack(saved())))
+    assert engine.images == {}
 
 
 def test_all_that_is_wrong_is_said_at_once(engine: KeepingEngine, tmp_path: Path) -> None:
