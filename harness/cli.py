@@ -16,6 +16,7 @@ from harness import (
     __version__,
     cli_challenge,
     cli_fields,
+    cli_import,
     cli_recover,
     cli_show,
     cli_upload,
@@ -43,7 +44,6 @@ from harness.errors import (
     BaseImageUnavailable,
     DataError,
     HarnessError,
-    ImageMissing,
     Interrupted,
 )
 from harness.first_look import look_at_accuracy, to_json
@@ -95,7 +95,9 @@ def run(
     context: typer.Context,
     source: Annotated[
         str,
-        typer.Argument(help="A folder with a Dockerfile and method/, or the name of an image."),
+        typer.Argument(
+            help="A folder with a Dockerfile and method/, the name of an image, or its .tar file."
+        ),
     ] = ".",
     engine: EngineArgument = EngineOption.AUTO,
     data: DataOption = Path("test"),
@@ -333,7 +335,7 @@ def _execute_times(
 def _engine_and_image(
     choice: EngineOption, source: str, base_image: str | None
 ) -> tuple[Engine, Image]:
-    """The engine and the image, built when ``source`` is a folder.
+    """The engine and the image, built when ``source`` is a folder, loaded when it is a file.
 
     Under ``auto`` a base image that cannot be had means the process engine, said aloud.
     """
@@ -341,11 +343,7 @@ def _engine_and_image(
     if notice is not None:
         console.warn(notice)
     if not Path(source).is_dir():
-        if source.startswith((".", "/", "~")):
-            raise ImageMissing(
-                f"{source}: expected a folder or the name of an image, found neither"
-            )
-        return chosen, chosen.find(source)
+        return chosen, cli_import.image_to_run(chosen, source)
     folder = Path(source)
     try:
         image = chosen.build(folder, tag=IMAGE_TAG, base_image=base_image, on_output=BuildLog().add)
@@ -375,6 +373,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+app.add_typer(cli_import.app)
 app.add_typer(cli_upload.app)
 
 

@@ -12,7 +12,8 @@
     │   ├── MethodError         20  the plugin cannot be loaded
     │   ├── FieldError          21  a displacement field breaks the contract
     │   ├── BuildError          22  the image cannot be built
-    │   └── PairsFailed         23  some pairs have no field (the reference runner's end)
+    │   ├── PairsFailed         23  some pairs have no field (the reference runner's end)
+    │   └── ImportRejected      24  an uploaded image cannot be taken
     └── MachineError                the machine or the container engine
         ├── EngineError         30
         │   ├── EngineMissing       31  nothing answers
@@ -96,6 +97,16 @@ class BuildError(SubmissionError):
 
 class PairsFailed(SubmissionError):
     exit_code = 23
+
+
+class ImportRejected(SubmissionError):
+    """An image, uploaded or here, cannot be run. ``findings`` lists all that could be known."""
+
+    exit_code = 24
+
+    def __init__(self, message: str, findings: Sequence[str] = ()) -> None:
+        self.findings = tuple(findings)
+        super().__init__("\n".join([message, *(f"  - {finding}" for finding in self.findings)]))
 
 
 class MachineError(HarnessError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import docker
@@ -31,12 +33,13 @@ from harness.engine.image_build import (
     BaseArgumentUnavailable,
     ClassicBuild,
 )
+from harness.engine.image_facts import ImageFacts, facts_of_inspected, platform_name
+from harness.engine.image_load import SILENCE_S, Loaded, load_image
 from harness.engine.owner import OWNER_LABEL, Owner
 from harness.errors import BuildError, EngineError, EngineMissing, EngineUnreachable, ImageMissing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from docker import DockerClient
 
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _BOOT_ID_TIMEOUT_S = 60.0
+_POLL_S = 0.2
 _UNIX = "http+unix://"  # as the SDK spells the address of a socket file
 _ISOLATION = (
     "container: no network, no capabilities, data read-only, memory, processes and log limited"
@@ -138,6 +142,70 @@ class DockerEngine:
                     raise
                 raise _missing(reference, reason(error)) from error
         return Image(id=str(image.id), reference=reference)
+
+    @property
+    def platform(self) -> str:
+        """What images must be for, such as ``linux/amd64``."""
+        return platform_name(str(self._facts["OSType"]), str(self._facts["Architecture"]))
+
+    @property
+    def stores_configurations(self) -> bool:
+        """Is an image's ID the digest of its configuration? Not where containerd keeps images."""
+        status = self._facts.get("DriverStatus") or ()
+        return not any("io.containerd.snapshotter" in str(value) for _, value in status)
+
+    @property
+    def storage(self) -> Path | None:
+        """The folder that holds the images, None when it is not on this machine."""
+        folder = Path(str(self._facts.get("DockerRootDir") or "/nowhere"))
+        here = kernel.told_by(self._facts) is True
+        return folder if here and folder.is_absolute() and folder.is_dir() else None
+
+    def image_facts(self, image: Image) -> ImageFacts:
+        """What the image says of itself."""
+        with engine_errors(f"looking at the image {image.reference}"):
+            return facts_of_inspected(self._client.images.get(image.id).attrs)
+
+    def image_ids(self) -> frozenset[str]:
+        """Of all images that are here."""
+        with engine_errors("listing the images"):
+            return frozenset(map(str, self._client.api.images(quiet=True, all=True)))
+
+    def load(
+        self, chunks: Iterable[bytes], *, deadline_s: float, silence_s: float = SILENCE_S
+    ) -> Loaded:
+        """Load an image (``docker load``). Raises EngineError, and what ``chunks`` raises."""
+        with engine_errors("loading the image"):
+            return load_image(self._client.api, chunks, deadline_s=deadline_s, silence_s=silence_s)
+
+    def name_image(self, image_id: str, name: str) -> None:
+        """Give an image a further name, ``repository:tag``."""
+        repository, _, tag = name.rpartition(":")
+        with engine_errors(f"naming the image {image_id}"):
+            self._client.api.tag(image_id, repository, tag)
+
+    def remove_image(self, image_id: str, *, absent_for_s: float = 0.0) -> bool:
+        """Remove an image that nothing uses and that has no name; False when it could not be.
+
+        Never raises for the engine's failures: it runs while other errors are on their way.
+        ``absent_for_s``: how long it must stay away before it counts as gone.
+        """
+        end_s = time.monotonic() + absent_for_s
+        while True:
+            try:
+                # By its ID an image would be removed with its name, if it has but one.
+                if self._client.images.get(image_id).tags:
+                    return False
+                self._client.api.remove_image(image_id)
+            except docker.errors.ImageNotFound:
+                if time.monotonic() >= end_s:
+                    return True
+                time.sleep(_POLL_S)
+            except API_FAILURES as error:
+                _log.warning("the image %s could not be removed: %s", image_id, reason(error))
+                return False
+            else:
+                return True
 
     def size_bytes(self, image: Image) -> int:
         """What the engine says the image's layers take, uncompressed."""
@@ -249,13 +317,27 @@ class DockerEngine:
             found = self._client.api.containers(all=True, filters={"label": OWNER_LABEL})
         owned = []
         for summary in found:
-            owner = Owner.from_text(summary["Labels"][OWNER_LABEL])
+            label = summary["Labels"][OWNER_LABEL]
+            owner = Owner.from_text(label)
             name = (summary.get("Names") or [summary["Id"]])[0].lstrip("/")
             # An image has labels, too, which whoever runs it elsewhere gets with it.
             ours = RUN_LABEL in summary["Labels"] and name.startswith(NAME_PREFIX)
-            if ours and owner is not None:
+            if ours and owner is not None and not self._image_says(summary, label):
                 owned.append((name, owner))
         return owned
+
+    def _image_says(self, summary: Mapping[str, Any], label: str) -> bool:
+        """Is a container's owner what its image's own label says, set by whoever made that?
+
+        Containers have their image's labels, so that a container that somebody starts from such an
+        image by hand would be taken for ours.
+        """
+        try:
+            config = self._client.images.get(str(summary["ImageID"])).attrs.get("Config") or {}
+        except API_FAILURES as error:
+            _log.debug("no image of %s: %s", summary["Id"], reason(error))
+            return False
+        return (config.get("Labels") or {}).get(OWNER_LABEL) == label
 
     def _has(self, reference: str) -> bool:
         try:
