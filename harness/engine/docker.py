@@ -132,7 +132,7 @@ class DockerEngine:
             except (docker.errors.ImageNotFound, docker.errors.NullResource) as error:
                 raise _missing(reference, "it is not on this machine") from error
             except docker.errors.APIError as error:
-                if error.status_code != 400:
+                if not _is_no_reference(error):
                     raise
                 raise _missing(reference, reason(error)) from error
         return Image(id=str(image.id), reference=reference)
@@ -199,6 +199,11 @@ class DockerEngine:
         except ImageMissing:
             return False
         return True
+
+
+def _is_no_reference(error: docker.errors.APIError) -> bool:
+    """Is the name at fault? Docker says 400; Podman 500, as for trouble of its own."""
+    return error.status_code == 400 or "invalid reference format" in reason(error)
 
 
 def _missing(reference: str, why: str) -> ImageMissing:
