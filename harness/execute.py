@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 _POLL_S = 0.1
 _LOOK_S = 1.0  # between two looks at the output folder and the machine
 _OUTPUT_LOOK_SHARE = 0.05  # of one processor, however much there is to look at
-_MAX_OUTPUT_ENTRIES = 100_000  # files and folders
 _STOP_GRACE_S = 5.0
 _AT_ONCE = (Cut.OUTPUT_LIMIT, Cut.OUTPUT_UNSEEN)  # it would go on writing meanwhile
 _CHALLENGE_TARGET = "/l2r/challenge.yaml"
@@ -182,6 +181,7 @@ def _run_spec(
         arguments=contract.arguments,
         environment=environment,
         cpuset=cpuset,
+        isolation=plan.isolation,
     )
 
 
@@ -256,9 +256,9 @@ def _stay(
                 return _Stayed(cut=Cut.TIMED_OUT)
             if now >= next_look:
                 next_look = now + _LOOK_S
-                watch.sample(execution.cpu_seconds())
+                watch.sample(execution.usage().cpu_s)
                 if now >= next_output_look:
-                    use = tree_use(run_dir.output_dir, _MAX_OUTPUT_ENTRIES)
+                    use = tree_use(run_dir.output_dir, limits.output_files)
                     took_s = time.monotonic() - now
                     next_output_look = now + took_s / _OUTPUT_LOOK_SHARE
                     if (cut := _output_cut(use, limits)) is not None:
@@ -268,7 +268,7 @@ def _stay(
 
 
 def _output_cut(use: TreeUse, limits: Limits) -> Cut | None:
-    if use.used_bytes > limits.output_bytes or use.entries > _MAX_OUTPUT_ENTRIES:
+    if use.used_bytes > limits.output_bytes or use.entries > limits.output_files:
         return Cut.OUTPUT_LIMIT
     return None if use.unseen is None else Cut.OUTPUT_UNSEEN
 

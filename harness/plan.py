@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from harness.cache import CacheMode
+from harness.engine.base import Isolation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +48,7 @@ class Plan:
     witness_image: str = REFERENCE_IMAGE
     realtime: bool = True
     cache: CacheMode = CacheMode.WARM
+    isolation: Isolation = field(default_factory=Isolation)
 
     @property
     def pairs(self) -> tuple[Pair, ...]:

@@ -83,9 +83,17 @@ class Upload(Part):
 class Limits(Part):
     """What a run may use. Sizes in bytes, durations in seconds.
 
-    The deadline of a run is ``setup_time_s + pair_time_s * pairs``. ``reserve_cpu`` allows the
-    harness to keep one of several CPUs from the submission, for a witness that gets no real-time
-    scheduling.
+    The deadline of a run is ``setup_time_s + pair_time_s * pairs``. ``longest_pair_s``: no single
+    pair may keep the run for longer, counted from its first access or from the field before it,
+    whichever is later. ``idle_time_s``: a submission that touches no file and uses no CPU for so
+    long is taken to hang.
+
+    ``temporary_bytes`` is the size of ``/tmp``, which lies in memory and counts towards it.
+    ``scratch_bytes``: what it may write elsewhere in its container, and in files it has deleted and
+    still holds open. ``output_files`` counts folders too.
+
+    ``reserve_cpu`` allows the harness to keep one of several CPUs from the submission, for a
+    witness that gets no real-time scheduling.
     """
 
     memory_bytes: Bytes = Field(alias="memory", gt=0)  # for a container engine 0 is no limit
@@ -93,7 +101,13 @@ class Limits(Part):
     processes: PositiveInt
     setup_time_s: Seconds = Field(alias="setup_time")
     pair_time_s: Seconds = Field(alias="pair_time")
+    longest_pair_s: Seconds = Field(alias="longest_pair", default=3600.0)
+    idle_time_s: Seconds = Field(alias="idle_time", default=600.0)
     output_bytes: Bytes = Field(alias="output_size", gt=0)
+    output_files: PositiveInt = 100_000
+    temporary_bytes: Bytes = Field(alias="temporary_size", default=4 << 30, gt=0)
+    scratch_bytes: Bytes = Field(alias="scratch_size", default=16 << 30, gt=0)
+    open_files: PositiveInt = 65_536
     log_bytes: Bytes = Field(alias="log_size")
     reserve_cpu: bool = True
 

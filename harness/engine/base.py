@@ -38,6 +38,19 @@ class BindMount:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Isolation:
+    """What the organiser may choose of how a submission is shut in; the rest is fixed.
+
+    ``read_only_root``: of its container it may write only the output folder and ``/tmp``.
+    ``runtime``: the engine's name of another container runtime (``runsc`` for gVisor, ``nvidia``);
+    None for the engine's own.
+    """
+
+    read_only_root: bool = False
+    runtime: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunSpec:
     """One execution: everything an engine must know, and nothing a submission may change.
 
@@ -53,6 +66,7 @@ class RunSpec:
     arguments: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     cpuset: tuple[int, ...] | None = None
+    isolation: Isolation = field(default_factory=Isolation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +92,31 @@ class ExitState:
     out_of_memory: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What a submission has used so far; None for what cannot be told.
+
+    ``cpu_s``: CPU time. ``memory_peak_bytes``: the most memory at once. ``memory_kills``: processes
+    that were killed for memory. ``refused_processes``: how often its limit of processes held.
+    """
+
+    cpu_s: float | None = None
+    memory_peak_bytes: int | None = None
+    memory_kills: int | None = None
+    refused_processes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScratchUse:
+    """What a submission keeps on the machine's disk outside of its output folder.
+
+    ``deleted_bytes`` of ``used_bytes`` are in files that have no name any more.
+    """
+
+    used_bytes: int
+    deleted_bytes: int = 0
+
+
 class Execution(Protocol):
     """One run of an image. A context manager: leaving it removes everything that was started."""
 
@@ -99,8 +138,13 @@ class Execution(Protocol):
     def stop(self, grace_s: float = 5.0) -> ExitState:
         """Ask, then kill after ``grace_s``; returns once it is gone."""
 
-    def cpu_seconds(self) -> float | None:
-        """CPU time the submission has used so far; None when it cannot be told, or has ended."""
+    def usage(self) -> Usage:
+        """What it has used so far: microseconds a look. Of one that has ended, what was last seen
+        of it."""
+
+    def scratch(self) -> ScratchUse | None:
+        """What it wrote outside of its output folder; may take seconds. None when it cannot be
+        told, or has ended."""
 
 
 class Helper(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import select
 import shutil
@@ -17,7 +18,8 @@ from typing import IO, TYPE_CHECKING, Self
 import harness
 from harness.challenge.quantity import format_bytes
 from harness.engine import leash
-from harness.engine.base import ExitState
+from harness.engine.base import ExitState, ScratchUse, Usage
+from harness.engine.disk import deleted_bytes, tree_bytes
 from harness.engine.log import CappedLog, LogPump
 from harness.engine.owner import Owner
 from harness.engine.process_tree import OWNER_MARK, RUN_MARK, ProcessTree
@@ -95,6 +97,7 @@ class ChildExecution:
         self._pump: LogPump | None = None
         self._state: ExitState | None = None
         self._next_sample_s = 0.0
+        self._usage = Usage()
 
     def __enter__(self) -> Self:
         self._home = Path(tempfile.mkdtemp(prefix="harness-run-"))
@@ -161,8 +164,23 @@ class ChildExecution:
             self._state = self._end(grace_s=grace_s)
         return self._state
 
-    def cpu_seconds(self) -> float | None:
-        return None if self._tree is None or self._state is not None else self._tree.cpu_seconds()
+    def usage(self) -> Usage:
+        """Memory as the looks at its limit find it, a quick peak may be missed. Refused processes
+        there are none: one too many ends the run."""
+        if self._tree is not None and self._state is None:
+            cpu_s = max(self._tree.cpu_seconds(), self._usage.cpu_s or 0.0)
+            self._usage = dataclasses.replace(self._usage, cpu_s=cpu_s)
+        return self._usage
+
+    def scratch(self) -> ScratchUse | None:
+        """In its home, which is its folder for temporary files; elsewhere it writes as anybody."""
+        if self._home is None or self._tree is None or self._state is not None:
+            return None
+        written = tree_bytes([self._home])
+        if written is None:
+            return None
+        deleted = deleted_bytes(process.pid for process in self._tree.members())
+        return ScratchUse(used_bytes=written + deleted, deleted_bytes=deleted)
 
     def _end(self, *, grace_s: float = 0.0, broken: _BrokenLimit | None = None) -> ExitState:
         """End what is left of the run and say how it ended.
@@ -189,6 +207,8 @@ class ChildExecution:
             return None
         use, limits = tree.sample(), self._spec.limits
         self._next_sample_s = time.monotonic() + _SAMPLE_S
+        peak_bytes = max(use.memory_bytes, self._usage.memory_peak_bytes or 0)
+        self._usage = dataclasses.replace(self._usage, memory_peak_bytes=peak_bytes)
         if use.memory_bytes > limits.memory_bytes:
             return _BrokenLimit(
                 what=f"ended for using {format_bytes(use.memory_bytes)} of memory; the limit is "

@@ -1,4 +1,4 @@
-"""One submission in one container: its arguments, its life, its end.
+"""One submission in one container: its life, its end.
 
 The log is read from the container's own output (attach) and the daemon keeps none: its log drivers
 write every line to the daemon's disk, which costs the submission ten times as much time a line
@@ -7,22 +7,27 @@ printed and loses lines when they rotate.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-import threading
+import os
+import signal
 import time
-import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakSet
 
 import docker.errors
-from docker.types import LogConfig, Mount, Ulimit
 
 from harness.engine.api import API_FAILURES, engine_errors, reason
-from harness.engine.base import ExitState
-from harness.engine.cgroup import cpu_seconds, cpu_usage_file
+from harness.engine.arguments import OPEN_FILES, container_arguments, unique_name
+from harness.engine.base import ExitState, ScratchUse, Usage
+from harness.engine.cgroup import ControlGroup
+from harness.engine.container_end import VANISHED, Waiter, failed_start
+from harness.engine.deadline import Request, within
+from harness.engine.disk import deleted_bytes, tree_bytes
 from harness.engine.log import CappedLog, LogPump
-from harness.engine.owner import LABEL_PREFIX, OWNER_LABEL, Owner
+from harness.engine.owner import Owner
 from harness.errors import EngineError
 
 if TYPE_CHECKING:
@@ -36,66 +41,22 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-RUN_LABEL = LABEL_PREFIX + "run"
-NAME_PREFIX = "l2r-"
-
+_cannot_raise_limits: WeakSet[DockerClient] = WeakSet()  # their engines told us so
+# Deadlines of one request each. Creating copies what an image has in its volumes.
+_CREATE_S = 120.0
+_START_S = 60.0
+_ASK_S = 10.0
+_SIZE_S = 20.0
 _KILL_DEADLINE_S = 60.0  # from SIGKILL until the engine says it is gone; a GPU can take its time
-_REMOVE_DEADLINE_S = 60.0
+_REMOVE_DEADLINE_S = 30.0  # an engine that is being restarted answers again after seconds
 _HALF_MADE_DEADLINE_S = 5.0  # an engine whose create request was cut off finishes it regardless
-_LOG_DRAIN_S = 10.0
+_UNTOLD_S = 30.0  # from the end of the last process until the engine must have told of it
+_GONE_S = 10.0  # from the engine's word that it has ended until its processes are gone
+_NO_RIGHT_TO_RAISE = "error setting rlimit type 7"  # RLIMIT_NOFILE, as runc says it
+_LOG_DRAIN_S = 5.0
+_NO_LOG_S = 0.5
+_SAMPLE_S = 0.25  # a look at its control group takes 0.1 ms
 _POLL_S = 0.2
-
-_VANISHED = ExitState(exit_code=None, out_of_memory=False)
-
-
-def unique_name(spec: RunSpec) -> str:
-    """A container name that is not taken: the run's, as far as the engine allows its letters."""
-    plain = "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "-" for c in spec.name)
-    return f"{NAME_PREFIX}{plain[:60]}-{uuid.uuid4().hex[:8]}"
-
-
-def container_arguments(spec: RunSpec, *, name: str, owner: Owner) -> dict[str, Any]:
-    """Keyword arguments of ``docker.containers.create`` for a run. Pure.
-
-    Nothing in it comes from the submission but the image. The output folder must be one that
-    anybody may write to: root in the container has no capabilities, so it is anybody.
-    """
-    limits = spec.limits
-    return {
-        "image": spec.image.id,
-        "command": list(spec.arguments),
-        "name": name,
-        "labels": {OWNER_LABEL: owner.text, RUN_LABEL: spec.name},
-        "environment": dict(spec.environment),
-        "mounts": [
-            Mount(
-                target=mount.target,
-                source=str(mount.source),
-                type="bind",
-                read_only=mount.read_only,
-            )
-            for mount in spec.mounts
-        ],
-        "network_mode": "none",
-        "ipc_mode": "private",
-        "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges"],
-        "privileged": False,
-        "mem_limit": limits.memory_bytes,
-        "memswap_limit": limits.memory_bytes,  # memory and swap together: no swap
-        "shm_size": limits.shared_memory_bytes,
-        "pids_limit": limits.processes,
-        "cpuset_cpus": None if spec.cpuset is None else ",".join(map(str, spec.cpuset)),
-        "ulimits": [Ulimit(name="core", soft=0, hard=0)],  # core dumps would fill the disk
-        # An init reaps what a submission leaves behind, and lets SIGTERM end one that has a shell
-        # for its main process.
-        "init": True,
-        "healthcheck": {"test": ["NONE"]},  # an image's own would run beside what is timed
-        "log_config": LogConfig(type="none"),
-        "tty": False,
-        "stdin_open": False,
-        "detach": True,
-    }
 
 
 class ContainerExecution:
@@ -106,21 +67,38 @@ class ContainerExecution:
         self._spec = spec
         self.container_name = unique_name(spec)
         self._arguments = container_arguments(spec, name=self.container_name, owner=Owner.current())
+        if client in _cannot_raise_limits:
+            self._drop_open_files()
         self._container: Container | None = None
         self._pump: LogPump | None = None
-        self._waiter: _Waiter | None = None
-        self._looked_for_cpu_file = False
-        self._cpu_file: Path | None = None
+        self._waiter: Waiter | None = None
+        self._group: ControlGroup | None = None
+        self._usage = Usage()
+        self._next_sample_s = 0.0
+        self._empty_since_s: float | None = None
+        self._stillborn: ExitState | None = None
+        self._refusal: str | None = None
+        self._half_made_s = 0.0
 
     def __enter__(self) -> Self:
         try:
-            with engine_errors(f"creating the container of {self._spec.name}"):
-                self._container = self._client.containers.create(**self._arguments)
-        except BaseException as error:  # Ctrl-C as well
-            refused = isinstance(error.__cause__, docker.errors.APIError)
-            self._clean_up(absent_for_s=0.0 if refused else _HALF_MADE_DEADLINE_S)
+            self._create(f"creating the container of {self._spec.name}")
+        except BaseException:  # Ctrl-C as well
+            self._clean_up(absent_for_s=self._half_made_s)
             raise
         return self
+
+    def _create(self, doing: str) -> None:
+        creation = Request(
+            lambda: self._client.containers.create(**self._arguments),
+            when_late=lambda _: remove_container(self._client, self.container_name),
+        )
+        try:
+            with engine_errors(doing):
+                self._container = creation.answer(_CREATE_S, doing)
+        finally:
+            over = creation.is_over(_HALF_MADE_DEADLINE_S)
+            self._half_made_s = 0.0 if over else _HALF_MADE_DEADLINE_S
 
     def __exit__(
         self,
@@ -135,24 +113,61 @@ class ContainerExecution:
             raise
 
     def start(self) -> None:
-        container = self._created()
+        """An image that cannot be started is the submission's end, told by :meth:`wait`."""
+        self._created()
+        doing = f"starting the container of {self._spec.name}"
         log = CappedLog(self._spec.log_path, self._spec.limits.log_bytes)
         try:
-            with engine_errors(f"starting the container of {self._spec.name}"):
+            with engine_errors(doing):
                 # Attached before it starts, so that not a byte is missed.
-                output = _Output(container)
+                output = self._attach_and_start(doing)
                 self._pump = LogPump(output, log, output.close)
-                container.start()
-        except BaseException:
+        finally:
             if self._pump is None:
                 log.close()
-            raise
-        self._waiter = _Waiter(self._client, container)
+        if self._refusal is not None:
+            words = f"the container could not be started: {self._refusal}"
+            self._pump.finish(_NO_LOG_S, last_words=words)
+        else:
+            self._waiter = Waiter(self._client, self._created())
+            self._group = self._find_group(self._created())
+
+    def _attach_and_start(self, doing: str) -> _Output:
+        container = self._created()
+        output = Request(lambda: _Output(container), when_late=_Output.discard).answer(
+            _ASK_S, doing
+        )
+        try:
+            within(_START_S, doing, container.start)
+        except docker.errors.APIError as error:
+            if _NO_RIGHT_TO_RAISE in reason(error) and self._drop_open_files():
+                output.discard()
+                remove_container(self._client, self.container_name)
+                self._create(doing)
+                return self._attach_and_start(doing)
+            within(_ASK_S, doing, container.reload)
+            self._stillborn = failed_start(reason(error), container.attrs["State"])
+            if self._stillborn is None:
+                output.discard()
+                raise
+            self._refusal = reason(error)
+        return output
+
+    def _drop_open_files(self) -> bool:
+        """An engine without the right to raise limits gives its own, which is lower, then."""
+        _cannot_raise_limits.add(self._client)
+        kept = [limit for limit in self._arguments["ulimits"] if limit.name != OPEN_FILES]
+        dropped = len(kept) < len(self._arguments["ulimits"])
+        self._arguments = {**self._arguments, "ulimits": kept}
+        return dropped
 
     def wait(self, timeout_s: float) -> ExitState | None:
+        if self._stillborn is not None:
+            return self._stillborn
         if self._waiter is None:
             raise EngineError(f"{self._spec.name}: wait was called before start")
         if not self._waiter.ended_within(timeout_s):
+            self._sample()
             return None
         if self._pump is not None:
             self._pump.finish(_LOG_DRAIN_S)
@@ -160,60 +175,133 @@ class ContainerExecution:
 
     def stop(self, grace_s: float = 5.0) -> ExitState:
         if self._waiter is None:  # never started
-            return _VANISHED
-        for signal, patience_s in (("SIGTERM", grace_s), ("SIGKILL", _KILL_DEADLINE_S)):
+            return self._stillborn or VANISHED
+        for name, patience_s in (("SIGTERM", grace_s), ("SIGKILL", _KILL_DEADLINE_S)):
             state = self.wait(0.0)
             if state is None:
-                self._signal(signal)
+                self._waiter.expect_a_signal()
+                self._signal(name)
                 state = self.wait(patience_s)
             if state is not None:
+                self._see_it_gone()
                 return state
         raise EngineError(
             f"the container {self.container_name} still runs {_KILL_DEADLINE_S:.0f} s after it was "
             "killed; is a device or a network disk hanging? Look at it with `docker inspect`"
         )
 
-    def cpu_seconds(self) -> float | None:
+    def usage(self) -> Usage:
+        self._next_sample_s = 0.0
+        self._sample()
+        return self._usage
+
+    def scratch(self) -> ScratchUse | None:
         if self._waiter is None or self._waiter.ended_within(0.0):
             return None
-        if self._cpu_file is None and not self._looked_for_cpu_file:
-            self._looked_for_cpu_file = True
-            self._cpu_file = self._find_cpu_file()
-        return None if self._cpu_file is None else cpu_seconds(self._cpu_file)
+        written = self._written_bytes()
+        if written is None:
+            return None
+        # Without root's rights these files cannot be seen, and this is zero.
+        deleted = 0 if self._group is None else deleted_bytes(self._group.threads())
+        return ScratchUse(used_bytes=written + deleted, deleted_bytes=deleted)
 
-    def _find_cpu_file(self) -> Path | None:
-        container = self._created()
+    def _written_bytes(self) -> int | None:
+        """In the container's layer and its volumes, which the engine alone cannot all tell."""
+        inspection = self._created().attrs
+        layer = ((inspection.get("GraphDriver") or {}).get("Data") or {}).get("UpperDir")
+        mounts = inspection.get("Mounts") or ()
+        volumes = [Path(mount["Source"]) for mount in mounts if mount.get("Type") == "volume"]
+        if layer and (found := tree_bytes([Path(layer), *volumes])) is not None:
+            return found
+        return None if volumes else self._layer_size()
+
+    def _layer_size(self) -> int | None:
+        """What the engine says, which takes it as long as counting the files does."""
+        doing = f"measuring the container of {self._spec.name}"
+        only = {"id": str(self._created().id)}
         try:
-            container.reload()
+            [told] = within(
+                _SIZE_S,
+                doing,
+                lambda: self._client.api.containers(all=True, size=True, filters=only),
+            )
+            return int(told.get("SizeRw") or 0)
+        except (*API_FAILURES, EngineError, ValueError) as error:
+            _log.debug("%s: %s", doing, reason(error))
+            return None
+
+    def _sample(self) -> None:
+        """Remember what it has used: with its last process its control group goes."""
+        now_s = time.monotonic()
+        if self._group is None or now_s < self._next_sample_s:
+            return
+        self._next_sample_s = now_s + _SAMPLE_S
+        seen = dataclasses.asdict(self._group.usage())
+        told = {name: value for name, value in seen.items() if value is not None}
+        self._usage = dataclasses.replace(self._usage, **told)
+        self._see_that_the_engine_lives(self._group, now_s)
+
+    def _see_that_the_engine_lives(self, group: ControlGroup, now_s: float) -> None:
+        ended = self._waiter is None or self._waiter.ended_within(0.0)
+        if ended or group.processes():
+            self._empty_since_s = None
+        elif self._empty_since_s is None:
+            self._empty_since_s = now_s
+        elif now_s - self._empty_since_s > _UNTOLD_S:
+            raise EngineError(
+                f"the container {self.container_name} ended {_UNTOLD_S:.0f} s ago, and the "
+                "container engine does not say so; does `docker ps` answer?"
+            )
+
+    def _find_group(self, container: Container) -> ControlGroup | None:
+        try:
+            within(_ASK_S, "looking for its control group", container.reload)
             pid = container.attrs["State"]["Pid"]
             groups = Path(f"/proc/{pid}/cgroup").read_text("utf-8", "replace")
-        except (*API_FAILURES, OSError) as error:  # it has ended, or runs on another machine
-            _log.debug("no CPU time of %s: %s", self.container_name, reason(error))
+        except (*API_FAILURES, EngineError, OSError) as error:  # ended, or on another machine
+            _log.debug("no control group of %s: %s", self.container_name, reason(error))
             return None
-        return cpu_usage_file(groups, str(container.id))
+        return ControlGroup.of(groups, str(container.id))
 
     def _created(self) -> Container:
         if self._container is None:
             raise EngineError(f"{self._spec.name}: start was called outside its with block")
         return self._container
 
-    def _signal(self, signal: str) -> None:
+    def _signal(self, name: str) -> None:
+        container = self._created()
+        doing = f"{name} to the container of {self._spec.name}"
         try:
-            self._created().kill(signal=signal)
+            within(_ASK_S, doing, lambda: container.kill(signal=name))
         except API_FAILURES as error:  # mostly: it has just ended; waiting tells
-            _log.debug("%s to %s: %s", signal, self.container_name, reason(error))
+            _log.debug("%s: %s", doing, reason(error))
+        except EngineError:
+            self._kill_directly()
+            raise
+
+    def _see_it_gone(self) -> None:
+        """The engine's word for it is checked where its processes can be seen."""
+        deadline_s = time.monotonic() + _GONE_S
+        while self._group is not None and (left := self._group.processes()):
+            if time.monotonic() > deadline_s:
+                raise EngineError(
+                    f"the container {self.container_name} has ended, says the engine, and of its "
+                    f"processes {', '.join(map(str, left))} still run"
+                )
+            self._kill_directly()
+            time.sleep(_POLL_S)
+
+    def _kill_directly(self) -> None:
+        """Past an engine that does not answer, where we have the right."""
+        for pid in () if self._group is None else self._group.processes():
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
 
     def _clean_up(self, absent_for_s: float = 0.0) -> None:
-        remove_container(self._client, self.container_name, absent_for_s=absent_for_s)
+        if not remove_container(self._client, self.container_name, absent_for_s=absent_for_s):
+            self._kill_directly()
         if self._pump is not None:
             self._pump.finish(_LOG_DRAIN_S)
-
-
-def _exit_state(state: dict[str, Any]) -> ExitState:
-    """From what the engine says of a container that has ended; "State" in its inspection."""
-    if state["Status"] in {"removing", "dead"}:  # not by us: we are still looking at it
-        return _VANISHED
-    return ExitState(exit_code=state["ExitCode"], out_of_memory=bool(state["OOMKilled"]))
 
 
 class _Output:
@@ -233,58 +321,35 @@ class _Output:
         with suppress(OSError):
             self._stream.close()
 
-
-class _Waiter:
-    """Waits for the end of a container in a thread of its own: one request, however often asked."""
-
-    def __init__(self, client: DockerClient, container: Container) -> None:
-        self._client = client
-        self._container = container
-        self._failure: Exception | None = None
-        self._ended = threading.Event()
-        self._state: ExitState | None = None
-        threading.Thread(target=self._wait, name="harness-wait", daemon=True).start()
-
-    def _wait(self) -> None:
-        try:
-            self._client.api.wait(str(self._container.id), timeout=None)
-            self._container.reload()
-            self._state = _exit_state(self._container.attrs["State"])
-        except docker.errors.NotFound:
-            self._state = _VANISHED
-        except API_FAILURES as error:
-            self._failure = error
-        finally:
-            self._ended.set()
-
-    def ended_within(self, timeout_s: float) -> bool:
-        return self._ended.wait(timeout_s)
-
-    def state(self, name: str) -> ExitState:
-        if self._state is None:
-            raise EngineError(
-                f"waiting for {name}: the container engine failed: {self._failure}"
-            ) from self._failure
-        return self._state
+    def discard(self) -> None:
+        """For one that nobody reads."""
+        self.close()
+        self._stream._response.close()
 
 
 def remove_container(client: DockerClient, name: str, *, absent_for_s: float = 0.0) -> bool:
-    """Remove a container by force and see it gone; False when it could not be removed.
+    """Remove a container and its volumes by force and see it gone; False when that failed.
 
-    Never raises for the engine's failures: it runs while other errors are on their way.
-    ``absent_for_s``: how long a container must stay away before it counts as gone.
+    Never raises for the engine's failures: it runs while other errors are on their way, and an
+    engine may be about to answer again. ``absent_for_s``: how long a container must stay away
+    before it counts as gone.
     """
     start_s = time.monotonic()
     while True:
         try:
-            client.api.remove_container(name, force=True, v=True)
+            within(
+                _ASK_S,
+                f"removing the container {name}",
+                lambda: client.api.remove_container(name, force=True, v=True),
+            )
         except docker.errors.NotFound:
             if time.monotonic() - start_s >= absent_for_s:
                 return True
-        except API_FAILURES as error:  # 409: its removal is under way
+        except (*API_FAILURES, EngineError) as error:  # 409: its removal is under way
             if time.monotonic() - start_s > _REMOVE_DEADLINE_S:
                 _log.warning(
-                    "the container %s could not be removed (%s); try `docker rm -f %s`",
+                    "the container %s could not be removed (%s); the next run does so, or "
+                    "`docker rm -f -v %s`",
                     name,
                     reason(error),
                     name,

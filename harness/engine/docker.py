@@ -20,6 +20,7 @@ from harness.engine.api import (
     engine_errors,
     reason,
 )
+from harness.engine.arguments import NAME_PREFIX, RUN_LABEL, check_image
 from harness.engine.base import EngineInfo, EngineName, HelperSpec, Image
 from harness.engine.container import ContainerExecution, remove_container
 from harness.engine.helper import HelperContainer
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from docker import DockerClient
 
-    from harness.engine.base import RunSpec
+    from harness.engine.base import Isolation, RunSpec
 
 _log = logging.getLogger(__name__)
 
@@ -148,15 +149,22 @@ class DockerEngine:
             yield from self._client.api.get_image(image.reference)
 
     def prepare(self, spec: RunSpec) -> ContainerExecution:
-        """Raises BuildError for an image that names no program to run."""
+        """Raises BuildError for an image that cannot run or gets around the limits, EngineError
+        for a runtime that the engine does not have."""
+        self.check_isolation(spec.isolation)
         with engine_errors(f"looking at the image {spec.image.reference}"):
             config = self._client.images.get(spec.image.id).attrs.get("Config") or {}
-        if not (spec.arguments or config.get("Entrypoint") or config.get("Cmd")):
-            raise BuildError(
-                f"image {spec.image.reference}: expected a program to run, found neither "
-                "ENTRYPOINT nor CMD; add ENTRYPOINT to its Dockerfile"
-            )
+        check_image(spec, config)
         return ContainerExecution(self._client, spec)
+
+    def check_isolation(self, isolation: Isolation) -> None:
+        there = sorted(self._facts.get("Runtimes") or ())
+        if isolation.runtime is not None and isolation.runtime not in there:
+            raise EngineError(
+                f"runtime {isolation.runtime}: the container engine does not have it, only "
+                f"{', '.join(there) or 'its default'}; install it and name it in "
+                "/etc/docker/daemon.json, or leave the option out"
+            )
 
     def shares_our_kernel(self, find_image: Callable[[], Image]) -> bool:
         if self._our_kernel is None:
@@ -189,7 +197,14 @@ class DockerEngine:
         for summary in found:
             owner = Owner.from_text(summary["Labels"][OWNER_LABEL])
             name = (summary.get("Names") or [summary["Id"]])[0].lstrip("/")
-            if owner is not None and owner.is_dead() and remove_container(self._client, name):
+            # An image has labels, too, which whoever runs it elsewhere gets with it.
+            ours = RUN_LABEL in summary["Labels"] and name.startswith(NAME_PREFIX)
+            if (
+                ours
+                and owner is not None
+                and owner.is_dead()
+                and remove_container(self._client, name)
+            ):
                 removed.append(name)
         return tuple(removed)
 

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import docker.errors
 import requests.exceptions
-from docker.types import LogConfig, Mount, Ulimit
+from docker.types import LogConfig, Ulimit
 
 from harness.engine.api import API_FAILURES, engine_errors, reason
-from harness.engine.container import NAME_PREFIX, RUN_LABEL, remove_container
+from harness.engine.arguments import NAME_PREFIX, RUN_LABEL, bind
+from harness.engine.container import remove_container
 from harness.engine.owner import OWNER_LABEL, Owner
 from harness.errors import EngineError
 
@@ -81,15 +82,7 @@ def helper_arguments(spec: HelperSpec, *, name: str, owner: Owner) -> dict[str, 
         "name": name,
         "user": f"{os.getuid()}:{os.getgid()}",
         "labels": {OWNER_LABEL: owner.text, RUN_LABEL: spec.name},
-        "mounts": [
-            Mount(
-                target=mount.target,
-                source=str(mount.source),
-                type="bind",
-                read_only=mount.read_only,
-            )
-            for mount in spec.mounts
-        ],
+        "mounts": [bind(mount) for mount in spec.mounts],
         "network_mode": "none",
         "ipc_mode": "private",
         "cap_drop": ["ALL"],

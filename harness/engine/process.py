@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from harness.engine.base import EngineInfo, EngineName, Image
+from harness.engine.base import EngineInfo, EngineName, Image, Isolation
 from harness.engine.child import ChildExecution
 from harness.engine.process_tree import ProcessTree, run_marks
 from harness.errors import BuildError, EngineError, ImageMissing
@@ -69,6 +69,11 @@ class ProcessEngine:
         )
 
     def prepare(self, spec: RunSpec) -> ChildExecution:
+        if spec.isolation != Isolation():
+            raise EngineError(
+                f"{spec.name}: a read-only root and runtimes are for containers; use --engine "
+                "docker, or leave the options out"
+            )
         folder = Path(spec.image.reference)
         if self.build(folder, tag=spec.image.reference).id != spec.image.id:
             raise EngineError(

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.engine.cgroup import cpu_seconds, cpu_usage_file
+from harness.engine.base import Usage
+from harness.engine.cgroup import ControlGroup
 from harness.machine.contamination import (
     BURST_S,
     MachineVerdict,
@@ -261,16 +262,17 @@ def test_cpu_time_of_a_group(
     tmp_path: Path, groups: str, file: str, text: str, expected_s: float
 ) -> None:
     path = tmp_path / file
-    assert cpu_usage_file(groups, "abc", mount=tmp_path) is None
+    assert ControlGroup.of(groups, "abc", mount=tmp_path) is None
     path.parent.mkdir(parents=True)
     path.write_text(text)
-    assert cpu_usage_file(groups, "abc", mount=tmp_path) == path
-    assert cpu_seconds(path) == pytest.approx(expected_s)
-    assert cpu_usage_file(groups, "another", mount=tmp_path) is None
+    group = ControlGroup.of(groups, "abc", mount=tmp_path)
+    assert group is not None
+    assert group.usage().cpu_s == pytest.approx(expected_s)
+    assert ControlGroup.of(groups, "another", mount=tmp_path) is None
     path.unlink()
-    assert cpu_seconds(path) is None
+    assert group.usage() == Usage()
 
 
 def test_process_of_another_machine_is_not_taken_for_the_container() -> None:
     """An engine in a virtual machine names a process ID that is something else here."""
-    assert cpu_usage_file("0::/user.slice/session-1.scope\n", "abc") is None
+    assert ControlGroup.of("0::/user.slice/session-1.scope\n", "abc") is None

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from harness.engine.arguments import container_arguments, unique_name
 from harness.engine.base import BindMount, EngineName, Image, RunSpec
 from harness.engine.choose import choose_engine
-from harness.engine.container import container_arguments, unique_name
 from harness.engine.docker import DockerEngine, connect_error
 from harness.engine.image_build import BuildTranscript, base_default
 from harness.engine.owner import OWNER_LABEL, Owner
@@ -87,7 +87,7 @@ class TestContainerArguments:
 
     def test_what_the_submission_is_given(self) -> None:
         assert arguments()["command"] == ["/l2r/data/NLST_dataset.json"]
-        assert arguments()["environment"] == {"A": "b"}
+        assert arguments()["environment"] == {"A": "b", "NVIDIA_VISIBLE_DEVICES": "void"}
 
 
 def test_container_names_are_valid_and_unique() -> None:
