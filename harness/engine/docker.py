@@ -31,6 +31,7 @@ from harness.engine.image_build import (
     ClassicBuild,
 )
 from harness.engine.owner import OWNER_LABEL, Owner
+from harness.engine.trial import TrialExecution
 from harness.errors import BuildError, EngineError, EngineMissing, EngineUnreachable, ImageMissing
 
 if TYPE_CHECKING:
@@ -90,6 +91,16 @@ class DockerEngine:
     @property
     def info(self) -> EngineInfo:
         return self._info
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the engine says of itself and its machine (``docker info``)."""
+        return self._facts
+
+    @property
+    def api_version(self) -> str:
+        """Of the engine's API, as agreed on when connecting."""
+        return str(self._client.api.api_version)
 
     def cpus(self) -> tuple[int, ...]:
         count = int(self._facts["NCPU"])
@@ -156,6 +167,10 @@ class DockerEngine:
             config = self._client.images.get(spec.image.id).attrs.get("Config") or {}
         check_image(spec, config)
         return ContainerExecution(self._client, spec)
+
+    def trial(self, spec: RunSpec, program: tuple[str, ...]) -> TrialExecution:
+        """A run of ``spec`` but for its program: the harness's own, in place of the image's."""
+        return TrialExecution(self._client, spec, program)
 
     def check_isolation(self, isolation: Isolation) -> None:
         there = sorted(self._facts.get("Runtimes") or ())
