@@ -15,6 +15,7 @@ import typer
 from harness import (
     __version__,
     cli_challenge,
+    cli_doctor,
     cli_fields,
     cli_import,
     cli_recover,
@@ -37,7 +38,6 @@ from harness.cli_options import (
 )
 from harness.collect import check_writable, publish_fields
 from harness.compare import compare
-from harness.doctor import Level, examine
 from harness.engine.choose import choose_engine
 from harness.engine.process import ProcessEngine
 from harness.errors import (
@@ -285,19 +285,10 @@ def phantom(
     console.note(f"data in {data}/, truth in {truth}/")
 
 
-@app.command()
-def doctor() -> None:
-    """Say what this machine has for timed runs and what it lacks, with the way to get it."""
-    worst = Level.OK
-    for finding in examine():
-        console.show_finding(finding)
-        worst = max(worst, finding.level)
-    raise typer.Exit(1 if worst is Level.FAILURE else 0)
-
-
 cli_fields.register(app)
 cli_recover.register(app)
 cli_show.register(app)
+cli_doctor.register(app)
 
 
 def _execute_times(

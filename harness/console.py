@@ -14,7 +14,7 @@ from rich.table import Table
 from harness.challenge.field_file import FieldState
 from harness.challenge.model import Limits, Metric
 from harness.challenge.quantity import format_bytes
-from harness.doctor import Finding, Level
+from harness.doctor.finding import Finding, Level
 from harness.store import (
     PairRecord,
     PairSpread,
@@ -228,9 +228,11 @@ def _ratio(value: float | None) -> str:
 def show_finding(finding: Finding) -> None:
     style = {Level.OK: "green", Level.WARNING: "yellow", Level.FAILURE: "red"}[finding.level]
     name = finding.level.name.lower()
-    out.print(f"[{style}]{name:<8}[/] {finding.subject}: {escape(finding.found)}")
+    out.print(f"[{style}]{name:<8}[/] {finding.subject}: {_plain(finding.found)}")
     if finding.remedy:
-        out.print(f"         {escape(finding.remedy)}")
+        out.print(f"         {_plain(finding.remedy)}")
+    if finding.command:
+        out.print(f"         $ {_plain(finding.command)}")
 
 
 def show_log_tail(run_dir: RunDirectory, lines: int = 25, *, to_stderr: bool = True) -> None:

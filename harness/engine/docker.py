@@ -36,6 +36,7 @@ from harness.engine.image_build import (
 from harness.engine.image_facts import ImageFacts, facts_of_inspected, platform_name
 from harness.engine.image_load import SILENCE_S, Loaded, load_image
 from harness.engine.owner import OWNER_LABEL, Owner
+from harness.engine.trial import TrialExecution
 from harness.errors import BuildError, EngineError, EngineMissing, EngineUnreachable, ImageMissing
 
 if TYPE_CHECKING:
@@ -96,6 +97,16 @@ class DockerEngine:
     def info(self) -> EngineInfo:
         return self._info
 
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the engine says of itself and its machine (``docker info``)."""
+        return self._facts
+
+    @property
+    def api_version(self) -> str:
+        """Of the engine's API, as agreed on when connecting."""
+        return str(self._client.api.api_version)
+
     def cpus(self) -> tuple[int, ...]:
         count = int(self._facts["NCPU"])
         ours = sorted(os.sched_getaffinity(0))
@@ -138,7 +149,7 @@ class DockerEngine:
             except (docker.errors.ImageNotFound, docker.errors.NullResource) as error:
                 raise _missing(reference, "it is not on this machine") from error
             except docker.errors.APIError as error:
-                if error.status_code != 400:
+                if not _is_no_reference(error):
                     raise
                 raise _missing(reference, reason(error)) from error
         return Image(id=str(image.id), reference=reference)
@@ -225,6 +236,10 @@ class DockerEngine:
             config = self._client.images.get(spec.image.id).attrs.get("Config") or {}
         check_image(spec, config)
         return ContainerExecution(self._client, spec)
+
+    def trial(self, spec: RunSpec, program: tuple[str, ...]) -> TrialExecution:
+        """A run of ``spec`` but for its program: the harness's own, in place of the image's."""
+        return TrialExecution(self._client, spec, program)
 
     def check_isolation(self, isolation: Isolation) -> None:
         there = sorted(self._facts.get("Runtimes") or ())
@@ -345,6 +360,11 @@ class DockerEngine:
         except ImageMissing:
             return False
         return True
+
+
+def _is_no_reference(error: docker.errors.APIError) -> bool:
+    """Is the name at fault? Docker says 400; Podman 500, as for trouble of its own."""
+    return error.status_code == 400 or "invalid reference format" in reason(error)
 
 
 def _missing(reference: str, why: str) -> ImageMissing:

@@ -20,9 +20,13 @@ BASE_ARGUMENT = "BASE_IMAGE"
 OFFLINE_BASE = "l2r-base:latest"  # what `make base-image` makes
 
 _TAIL_LINES = 20
-_STEP = re.compile(r"step \d+(?:/\d+)? ?: (?P<instruction>\w+)\s+(?P<rest>.*)", re.IGNORECASE)
+# Docker: "Step 2/3 : FROM $BASE"; Podman: "[1/2] STEP 2/3: FROM debian", its variables filled in.
+_STEP = re.compile(
+    r"(?:\[\d+/\d+\] )?step \d+(?:/\d+)? ?: (?P<instruction>\w+)\s+(?P<rest>.*)", re.IGNORECASE
+)
 _LAYER = re.compile(r" ---> [0-9a-f]{6,}")
 _VARIABLE = re.compile(r"\$(?:(?P<plain>\w+)|\{(?P<braced>\w+)(?::-(?P<default>[^}]*))?\})")
+_BASE_DEFAULT = re.compile(rf"^\s*ARG\s+{BASE_ARGUMENT}=(\S+)", re.IGNORECASE | re.MULTILINE)
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 # What an engine says when it cannot get an image another image's files are copied from.
 _PULL_FAILURE = re.compile(
@@ -37,10 +41,14 @@ class BuildTranscript:
 
     A base image is missing when the build fails in a ``FROM`` before that step names its layer:
     whatever the engine's words for it, there is nothing else a ``FROM`` does.
+
+    ``base_default`` is what the Dockerfile says BASE_IMAGE is unless it is given: Podman's output
+    has the images' names in place of the variables.
     """
 
-    def __init__(self, arguments: Mapping[str, str]) -> None:
+    def __init__(self, arguments: Mapping[str, str], base_default: str | None = None) -> None:
         self._given = dict(arguments)
+        self._base = self._given.get(BASE_ARGUMENT, base_default)
         self._arguments: dict[str, str] = {}
         self._instruction = ""
         self._rest = ""
@@ -71,8 +79,12 @@ class BuildTranscript:
     @property
     def uses_base_argument(self) -> bool:
         """Is the step a ``FROM`` whose image the build argument BASE_IMAGE chooses?"""
+        if self._instruction != "FROM":
+            return False
         names = {m["plain"] or m["braced"] for m in _VARIABLE.finditer(self._rest)}
-        return self._instruction == "FROM" and BASE_ARGUMENT in names
+        return BASE_ARGUMENT in names or (
+            self._base is not None and self._base in self._rest.split()
+        )
 
     def unavailable_image(self, message: str) -> str | None:
         """The image that could not be had, when that is why the build failed with ``message``."""
@@ -105,7 +117,7 @@ class ClassicBuild:
 
     def run(self) -> str:
         """The immutable ID of the image. Raises BuildError, BaseImageUnavailable or EngineError."""
-        transcript = BuildTranscript(self.arguments)
+        transcript = BuildTranscript(self.arguments, base_default(self.folder / "Dockerfile"))
         try:
             for event in self._events():
                 self._take(event, transcript)
@@ -152,6 +164,8 @@ class ClassicBuild:
     def _failure(self, message: str, transcript: BuildTranscript) -> HarnessError:
         if image := transcript.unavailable_image(message):
             return base_unavailable(image, message, is_argument=transcript.uses_base_argument)
+        if not transcript.step:  # Docker refuses such a Dockerfile before it says anything
+            return BuildError(f"{self.folder / 'Dockerfile'}: the build was refused: {message}")
         tail = "\n".join(f"    {line}" for line in transcript.tail if line)
         return BuildError(
             f"{self.folder}: the build failed at `{transcript.step}`: {message}\n"
@@ -164,6 +178,15 @@ class ClassicBuild:
         if "dockerfile" in text.lower() or "no build stage" in text.lower():
             return BuildError(f"{self.folder / 'Dockerfile'}: the build was refused: {text}")
         return EngineError(f"building {self.folder}: the container engine failed: {text}")
+
+
+def base_default(dockerfile: Path) -> str | None:
+    """The default that a Dockerfile gives its build argument BASE_IMAGE, None when it has none."""
+    try:
+        found = _BASE_DEFAULT.search(dockerfile.read_text("utf-8", "replace"))
+    except OSError:  # the engine will say so
+        return None
+    return None if found is None else found[1].strip("\"'")
 
 
 class BaseArgumentUnavailable(BaseImageUnavailable):

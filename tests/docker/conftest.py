@@ -67,7 +67,7 @@ class Tags:
 
     def remove(self) -> None:
         for name in self._names:
-            with suppress(docker.errors.ImageNotFound):  # its build was meant to fail
+            with suppress(docker.errors.NotFound):  # its build was meant to fail
                 self._client.images.remove(name)
 
 

@@ -347,7 +347,7 @@ class TestImages:
         with pytest.raises(BuildError) as failure:
             engine.build(tmp_path, tag=tag)
         assert "RUN echo" in str(failure.value)
-        assert "non-zero code: 7" in str(failure.value)
+        assert "exit 7" in str(failure.value)
         assert "No matching distribution found for torhc" in str(failure.value)
 
     @pytest.mark.parametrize("content", ["NONSENSE\n", "RUN true\n", ""])

@@ -19,7 +19,7 @@ from harness.engine.choose import choose_engine
 from harness.engine.container_end import failed_start
 from harness.engine.deadline import Request, within
 from harness.engine.docker import DockerEngine, connect_error
-from harness.engine.image_build import BuildTranscript
+from harness.engine.image_build import BuildTranscript, base_default
 from harness.engine.owner import OWNER_LABEL, Owner
 from harness.errors import BuildError, EngineError, EngineMissing, EngineUnreachable
 from tests.tiny import tiny_challenge
@@ -297,6 +297,32 @@ class TestBuildTranscript:
         found = transcript(line)
         assert found.unavailable_image("no") == image
         assert not found.uses_base_argument
+
+    FILLED_IN = "[1/3] STEP 1/8: FROM python:3.11-slim-bookworm AS dependencies"
+
+    def test_variables_that_the_engine_has_filled_in(self) -> None:
+        """Podman shows the image's name in place of the argument that chose it, and no ARG. A
+        missing base was once reported as the team's failed build."""
+        found = BuildTranscript({}, "python:3.11-slim-bookworm")
+        found.line(self.FILLED_IN)
+        assert found.unavailable_image("no such host") == "python:3.11-slim-bookworm"
+        assert found.uses_base_argument
+        given = BuildTranscript({"BASE_IMAGE": "mine:1"}, "python:3.11-slim-bookworm")
+        given.line(self.FILLED_IN)
+        assert not given.uses_base_argument
+
+    @pytest.mark.parametrize(
+        ("text", "default"),
+        [
+            ("# a comment\nARG BASE_IMAGE=python:3.11\nFROM ${BASE_IMAGE}\n", "python:3.11"),
+            ('arg BASE_IMAGE="debian:12"\n', "debian:12"),
+            ("ARG BASE_IMAGE\nFROM x\n", None),
+        ],
+    )
+    def test_the_default_base(self, tmp_path: Path, text: str, default: str | None) -> None:
+        (tmp_path / "Dockerfile").write_text(text)
+        assert base_default(tmp_path / "Dockerfile") == default
+        assert base_default(tmp_path / "none") is None
 
     def test_once_the_layer_is_there_it_is_not_the_base(self) -> None:
         found = transcript(self.ARG, self.FROM, " ---> 6148f42c0e77", "Step 3/3 : RUN false")

@@ -62,12 +62,13 @@ ALLOWED: dict[str, set[str]] = {
     "evaluate": {"errors", "challenge"},
     "convert": {"errors", "challenge", "evaluate"},
     "phantom": {"errors", "challenge"},
-    "doctor": {"errors", "challenge", "engine"},
+    "doctor": {"errors", "challenge", "engine", "machine"},
     "outline": {"challenge"},
 }
 TOP = {
     "cli",
     "cli_challenge",
+    "cli_doctor",
     "cli_fields",
     "cli_import",
     "cli_options",
