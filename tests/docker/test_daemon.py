@@ -1,6 +1,7 @@
 """An engine that goes away, comes back, hangs, or never answers, under a run of its own.
 
-The engine is one started for these tests alone, beside the machine's own, which is left in peace.
+The engine is one started for these tests alone, beside the machine's own, which is left in peace:
+in a network of its own, for a second engine without a bridge removes that of the first.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.docker,
     pytest.mark.skipif(os.geteuid() != 0, reason="starts an engine of its own: needs root"),
-    pytest.mark.skipif(shutil.which("dockerd") is None, reason="no dockerd on this machine"),
+    pytest.mark.skipif(
+        shutil.which("dockerd") is None or shutil.which("unshare") is None,
+        reason="no dockerd, or no unshare, on this machine",
+    ),
     # The SDK leaves a socket open that could not be connected.
     pytest.mark.filterwarnings(
         "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
@@ -57,6 +61,7 @@ class Daemon:
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
+                    *("unshare", "--net", "--"),
                     *("dockerd", "-H", self.host, "--bridge=none", "--iptables=false"),
                     *(f"--data-root={self._folder}/data", f"--exec-root={self._folder}/exec"),
                     *(f"--pidfile={self._folder}/pid", "--containerd-namespace=l2r-test"),
@@ -93,10 +98,15 @@ class Daemon:
         return (self._folder / "log").read_text("utf-8", "replace").strip()[-300:]
 
 
+def interfaces() -> set[str]:
+    return {name for _, name in socket.if_nameindex() if not name.startswith("veth")}
+
+
 @pytest.fixture(scope="module")
 def daemon(base: str) -> Iterator[Daemon]:
     folder = Path(tempfile.mkdtemp(prefix="harness-dockerd-"))
     daemon = Daemon(folder)
+    before = interfaces()
     try:
         daemon.start()
         with (folder / "image.tar").open("wb") as tar:
@@ -104,6 +114,7 @@ def daemon(base: str) -> Iterator[Daemon]:
         assert daemon.docker("load", "-i", str(folder / "image.tar")).returncode == 0
         yield daemon
         daemon.end(signal.SIGTERM)
+        assert before <= interfaces(), "the machine's own engine has lost its bridge"
     finally:
         # A daemon mounts its folder on itself.
         subprocess.run(("umount", folder / "data"), check=False, capture_output=True)

@@ -359,8 +359,8 @@ class TestUsage:
         assert used.memory_kills == 1
 
     def test_refused_processes(self, shell: MakeRun) -> None:
-        """The shell that is refused one ends; the init and another stay."""
-        script = "(for i in 1 2 3 4 5 6; do sleep 30 & done) & sleep 30"
+        """The shell that is refused one ends; what became a sleep without forking stays."""
+        script = "(for i in 1 2 3 4 5 6; do sleep 30 & done) & exec sleep 30"
         with shell(script, processes=4) as execution:
             execution.start()
             wait_until(lambda: bool(execution.usage().refused_processes))
