@@ -22,6 +22,7 @@ from harness import (
     console,
 )
 from harness.cache import CacheMode
+from harness.challenge.limit_changes import change_limits
 from harness.challenge.model import DEFAULT_CHALLENGE, builtin_names, load_challenge
 from harness.challenge.pairs import check_data, is_present
 from harness.cli_options import (
@@ -30,13 +31,17 @@ from harness.cli_options import (
     DataOption,
     EngineArgument,
     EngineOption,
+    LimitOption,
+    ReadOnlyRootOption,
     RunsOption,
+    RuntimeOption,
     TruthOption,
     options_given,
 )
 from harness.collect import check_writable, publish_fields
 from harness.compare import compare
 from harness.doctor import Level, examine
+from harness.engine.base import Isolation
 from harness.engine.choose import choose_engine
 from harness.engine.process import ProcessEngine
 from harness.errors import (
@@ -123,6 +128,9 @@ def run(
             help="Run it so many times, each in a fresh container, and say how runtimes vary.",
         ),
     ] = 1,
+    limit: LimitOption = None,
+    read_only_root: ReadOnlyRootOption = False,
+    runtime: RuntimeOption = None,
     as_json: Annotated[
         bool,
         typer.Option(
@@ -141,7 +149,7 @@ def run(
     instead (of several runs, the highest). 10-35: why it could not begin. docs/exit-codes.md lists
     them.
     """
-    rules = load_challenge(challenge)
+    rules, changed_limits = change_limits(load_challenge(challenge), limit or ())
     data = data.resolve()
     tasks = check_data(rules, data)
     named_truth, truth = truth, (truth or data.parent / "truth").resolve()
@@ -167,6 +175,8 @@ def run(
         submission=LOCAL_SUBMISSION,
         witness=witness,
         cache=cache,
+        isolation=Isolation(read_only_root=read_only_root, runtime=runtime),
+        changed_limits=changed_limits,
     )
     ended, failure = _execute_times(plan, chosen, runs.resolve(), repeat, context.obj)
     first, shown = ended[0], published(ended)

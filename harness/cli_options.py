@@ -52,6 +52,29 @@ ChallengeOption = Annotated[
     ),
 ]
 
+LimitOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit",
+        metavar="NAME=VALUE",
+        help="Another limit than the challenge's, such as memory=8GiB or pair_time=2min; may be "
+        "given several times. The record says so.",
+    ),
+]
+ReadOnlyRootOption = Annotated[
+    bool,
+    typer.Option(
+        "--read-only-root",
+        help="Let the submission write only its output folder and /tmp.",
+    ),
+]
+RuntimeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--runtime", metavar="NAME", help="The engine's container runtime, such as runsc or nvidia."
+    ),
+]
+
 
 def options_given(challenge: str, data: Path) -> str:
     """The options that the next command needs as well, for a hint that can be copied."""

@@ -14,6 +14,7 @@ import shutil
 import stat
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from harness.beneath import open_beneath, open_folder_beneath, shown, walk
@@ -27,7 +28,7 @@ from harness.challenge.model import FieldFormat
 from harness.errors import FieldError, OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from pathlib import Path, PurePosixPath
 
     from harness.challenge.model import FieldSpec
@@ -161,6 +162,28 @@ def read_small_file(output_dir: Path, path: PurePosixPath, limit_bytes: int) -> 
         return None
     with os.fdopen(descriptor, "rb") as file:
         return file.read(limit_bytes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unexpected:
+    """Files that nobody expects: how many, and the first of their names, fit to be shown."""
+
+    count: int
+    first: str | None = None
+
+
+def unexpected_files(
+    output_dir: Path, expected: Collection[PurePosixPath], max_entries: int
+) -> Unexpected:
+    """What else than folders lies in an output folder, looked at up to ``max_entries``."""
+    strangers = 0
+    first: PurePosixPath | None = None
+    with closing(walk(output_dir)) as everything:
+        for seen in islice(everything, max_entries):
+            if seen.unseen is None and not seen.is_folder and seen.path not in expected:
+                strangers += 1
+                first = seen.path if first is None else min(first, seen.path)
+    return Unexpected(count=strangers, first=None if first is None else shown(first))
 
 
 def publish_fields(fields_dir: Path, submission_dir: Path, kept_dir: Path) -> int:

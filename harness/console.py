@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.challenge.field_file import FieldState
-from harness.challenge.model import Limits, Metric
+from harness.challenge.model import Metric
 from harness.challenge.quantity import format_bytes
 from harness.doctor import Finding, Level
 from harness.store import (
@@ -114,7 +114,7 @@ def show_plan(plan: Plan, info: EngineInfo, run_dir: RunDirectory) -> None:
         ("engine", f"{info.name} ({info.version})"),
         ("isolation", info.isolation),
         ("data", f"{relative(plan.data_dir)}: {tasks}, {plan.cache} cache"),
-        ("limits", _limits(plan.challenge.limits, plan.deadline_s)),
+        ("limits", _limits(plan)),
         ("run", f"{relative(run_dir.path)}/"),
     )
     err.print(f"[bold]{escape(plan.challenge.title)}, dry run[/]")
@@ -343,11 +343,15 @@ def _show_flags(pairs: Sequence[PairRecord]) -> None:
             warn(f"{flag} ({which}): {ADVICE[flag]}")
 
 
-def _limits(limits: Limits, deadline_s: float) -> str:
-    return (
+def _limits(plan: Plan) -> str:
+    limits = plan.challenge.limits
+    text = (
         f"{format_bytes(limits.memory_bytes)} memory, {limits.processes} processes, "
-        f"{format_bytes(limits.output_bytes)} output, {deadline_s / 60:.0f} min in all"
+        f"{format_bytes(limits.output_bytes)} output, {plan.deadline_s / 60:.0f} min in all"
     )
+    if plan.changed_limits:
+        text += f"; not the challenge's: {', '.join(plan.changed_limits)}"
+    return text
 
 
 def seconds(value: float | None) -> str:

@@ -35,7 +35,8 @@ class Plan:
 
     ``challenge_file`` is None for a built-in challenge. ``witness_image`` is needed only for a
     witness in a container. ``realtime`` is False only where a witness
-    without real-time scheduling is wanted, for tests and benchmarks.
+    without real-time scheduling is wanted, for tests and benchmarks. ``changed_limits``: the names
+    of the limits that are not the challenge's own, as its file calls them.
     """
 
     challenge: Challenge
@@ -49,6 +50,7 @@ class Plan:
     realtime: bool = True
     cache: CacheMode = CacheMode.WARM
     isolation: Isolation = field(default_factory=Isolation)
+    changed_limits: tuple[str, ...] = ()
 
     @property
     def pairs(self) -> tuple[Pair, ...]:

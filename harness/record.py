@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING
 
 from harness import __version__
 from harness.challenge.field_file import FieldState
-from harness.collect import CollectedField, collect_field, read_small_file
+from harness.collect import (
+    CollectedField,
+    collect_field,
+    read_small_file,
+    unexpected_files,
+)
 from harness.runner.inside import InsideReport, parse_report
 from harness.store import PairRecord, RunDirectory, RunRecord, TaskRecord, WitnessRecord
 from harness.text import harmless, harmless_line
@@ -104,7 +109,13 @@ def make_record(
     )
     warnings = [*verdict.warnings, *_witness_warnings(pairs, trace, inside, lost)]
     warnings += _uncovered_warnings(plan, timings)
-    doubts = (ended.doubt, inside_problem, conditions.cache.warning)
+    doubts = (
+        _changed_limits(plan),
+        ended.doubt,
+        _unexpected(plan, run_dir),
+        inside_problem,
+        conditions.cache.warning,
+    )
     warnings += [text for text in doubts if text is not None]
     return RunRecord(
         harness_version=__version__,
@@ -118,6 +129,7 @@ def make_record(
         image_id=plan.image.id,
         image_reference=plan.image.reference,
         limits=plan.challenge.limits,
+        changed_limits=plan.changed_limits,
         status=verdict.status,
         reason=harmless(verdict.reason),
         blame=verdict.blame,
@@ -140,6 +152,25 @@ def make_record(
         repeat=repeat,
         warnings=tuple(map(harmless, warnings)),
     )
+
+
+def _changed_limits(plan: Plan) -> str | None:
+    if not plan.changed_limits:
+        return None
+    return (
+        f"the limits are not all the challenge's: {', '.join(plan.changed_limits)} changed; "
+        "another run may end otherwise"
+    )
+
+
+def _unexpected(plan: Plan, run_dir: RunDirectory) -> str | None:
+    """Fields of pairs that do not exist, say: they change nothing, and somebody meant something."""
+    expected = {name for pair in plan.pairs for name in pair.field_names} | {INSIDE_REPORT}
+    found = unexpected_files(run_dir.output_dir, expected, plan.challenge.limits.output_files)
+    if not found.count:
+        return None
+    files = "1 file" if found.count == 1 else f"{found.count} files"
+    return f"{files} in the output that no pair expects, such as {found.first}; left out"
 
 
 def _as_written(pair: Pair, path: PurePosixPath | None) -> Pair:

@@ -41,7 +41,7 @@ def tree_bytes(roots: Iterable[Path], timeout_s: float = _COUNT_S) -> int | None
     meanwhile.
     """
     paths = [str(root) for root in roots]
-    if not all(os.access(path, os.R_OK | os.X_OK) for path in paths):
+    if not all(os.access(path, os.R_OK | os.X_OK, effective_ids=True) for path in paths):
         return None
     if not paths:
         return 0

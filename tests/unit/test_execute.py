@@ -389,6 +389,54 @@ def test_evidence_is_stored(tmp_path: Path, data_dir: Path) -> None:
     assert ending.isolation == Isolation()
 
 
+def test_files_that_no_pair_expects_are_told(tmp_path: Path, data_dir: Path) -> None:
+    body = (
+        "folder = os.environ['HARNESS_OUTPUT_DIR']\n"
+        "for name in (b'task_01/disp_0099_0099.npz', b'z\\n\\x1b[2J\\xff'):\n"
+        "    open(os.path.join(folder.encode(), name), 'w').close()\n" + ZERO
+    )
+    record, _ = run(tmp_path, body)
+    assert record.status is RunStatus.SUCCEEDED
+    (told,) = [text for text in record.warnings if "no pair expects" in text]
+    assert told.startswith("2 files in the output that no pair expects")
+    assert "such as task_01/disp_0099_0099.npz" in told
+
+
+@pytest.mark.parametrize(
+    "kind", ["os.mkfifo(path)", "os.mkdir(path)", "os.truncate(path, 1 << 40)"]
+)
+def test_what_is_no_field_is_named_and_not_copied(
+    tmp_path: Path, data_dir: Path, kind: str
+) -> None:
+    """A pipe, a folder, a file of a terabyte that takes no room on the disk."""
+    body = (
+        "path = os.environ['HARNESS_OUTPUT_DIR'] + '/task_01/disp_0001_0001.npz'\n"
+        "if pair.fixed_id == 2:\n"
+        f"    {'' if 'truncate' in kind else 'os.unlink(path); '}{kind}\n" + ZERO
+    )
+    record, run_dir = run(tmp_path, body)
+    assert record.status is RunStatus.REJECTED
+    assert states(record)[:2] == [FieldState.INVALID, FieldState.VALID]
+    assert not (run_dir.fields_dir / "task_01/disp_0001_0001.npz").exists()
+    assert not run_dir.output_dir.exists()
+
+
+def test_names_that_reach_anywhere_are_left_alone(tmp_path: Path, data_dir: Path) -> None:
+    """Folders that nobody may enter, sockets, hard links, names of any bytes: all are gone."""
+    body = (
+        "import socket\n"
+        "folder = os.environ['HARNESS_OUTPUT_DIR']\n"
+        "if pair.fixed_id == 8:\n"
+        "    socket.socket(socket.AF_UNIX).bind(folder + '/s')\n"
+        "    os.link(folder + '/task_01/disp_0001_0001.npz', folder + '/again')\n"
+        "    os.makedirs(folder + '/a/b')\n"
+        "    os.chmod(folder + '/a/b', 0); os.chmod(folder + '/a', 0)\n" + ZERO
+    )
+    record, run_dir = run(tmp_path, body)
+    assert states(record) == [FieldState.VALID] * 4
+    assert not run_dir.output_dir.exists()
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """40 MiB for runs, in memory."""
