@@ -136,7 +136,6 @@ def _end_what_runs(run_dir: RunDirectory, start: StartRecord, engine: Engine) ->
 
 def _finish(run_dir: RunDirectory, start: StartRecord, engine: Engine) -> RunRecord:
     try:
-        _restore_output(run_dir)
         doubt = take_over(start.plan(), engine, run_dir)
         salvaged = _salvage(run_dir, start)
         duration_s = _duration_s(run_dir, start, salvaged)
@@ -171,22 +170,10 @@ def _finish(run_dir: RunDirectory, start: StartRecord, engine: Engine) -> RunRec
         run_dir.write_record(record)
     except OSError as error:
         raise OutputError(
-            f"{error.filename or run_dir.path}: {error.strerror}; nothing was removed, try "
+            f"{error.filename or run_dir.path}: {error.strerror}; nothing is lost, try "
             "`harness recover` again once that is mended"
         ) from error
     return record
-
-
-def _restore_output(run_dir: RunDirectory) -> None:
-    """Fields that an earlier recovery has collected, where the output folder is gone: from there
-    they are collected and validated again. Their times are those of the copies, so they get none.
-    """
-    if run_dir.output_dir.exists() or not run_dir.fields_dir.exists():
-        return
-    for path in run_dir.fields_dir.rglob("*"):
-        if path.is_file():
-            os.utime(path, (0, 0))
-    run_dir.fields_dir.rename(run_dir.output_dir)
 
 
 def _salvage(run_dir: RunDirectory, start: StartRecord) -> Salvaged:

@@ -335,6 +335,7 @@ class RunDirectory:
             self.reserve_path,
             *(path.with_suffix(".part") for path in (self.record_path, self.started_path)),
             self.trace_path.with_suffix(".part"),
+            *self.fields_dir.rglob(".*.part"),  # copies that were cut short
         )
         for path in leftovers:
             path.unlink(missing_ok=True)

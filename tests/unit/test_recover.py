@@ -341,12 +341,14 @@ def test_recovery_that_was_killed_is_done_again(
     field = begun.fields_dir / "task_01/disp_0001_0001.npz"
     field.parent.mkdir(parents=True)
     field.write_bytes(b"PK")
+    field.with_name(f".{field.name}.part").write_bytes(b"P")
     begun.trace_path.with_suffix(".part").write_bytes(b"half")
     begun.record_path.with_suffix(".part").write_text('{"schema')
     record = recover(begun, process_engine).record
     assert record is not None
     assert_first_pair_was_kept(record)
     assert_put_away(begun, own_temporary_folder)
+    assert [path.name for path in (begun.fields_dir / "task_01").iterdir()] == [field.name]
 
 
 def test_output_that_is_gone_gives_way_to_what_was_collected(begun: RunDirectory) -> None:
@@ -414,12 +416,13 @@ def test_run_without_a_start_has_nothing_to_collect(team: Path) -> None:
 
 
 def test_record_that_cannot_be_written_leaves_all_as_it_was(
-    begun: RunDirectory, monkeypatch: pytest.MonkeyPatch
+    begun: RunDirectory,
 ) -> None:
     begun.record_path.with_suffix(".part").mkdir()  # nobody can write a file of this name
-    with pytest.raises(OutputError, match="nothing was removed"):
+    with pytest.raises(OutputError, match="nothing is lost"):
         recover(begun, process_engine)
-    assert (begun.output_dir / "task_01/disp_0001_0001.npz").is_file()
+    assert (begun.fields_dir / "task_01/disp_0001_0001.npz").is_file()
+    assert begun.started_path.exists()
     begun.record_path.with_suffix(".part").rmdir()
     record = recover(begun, process_engine).record
     assert record is not None
