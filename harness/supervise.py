@@ -62,10 +62,19 @@ class Supervisor:
         self._output: TreeUse | None = None
         self._scratch: ScratchUse | None = None
         self.cut: CutRecord | None = None
-        self.duration_s = 0.0
+        self._duration_s: float | None = None
+        self._has_started = False
+
+    @property
+    def duration_s(self) -> float:
+        """From its start to its end, or until now, where an engine that failed hides the end."""
+        if self._duration_s is not None:
+            return self._duration_s
+        return self._now_s() if self._has_started else 0.0
 
     def stay(self, execution: Execution) -> ExitState | None:
         """From its start until it has ended by itself; None when it must be ended: see ``cut``."""
+        self._has_started = True
         self._started_s = self._next_look_s = time.monotonic()
         outputs = PacedLook(self._look_at_output, every_s=_LOOK_S, share=_LOOK_SHARE)
         scratches = PacedLook(execution.scratch, every_s=_LOOK_S, share=_LOOK_SHARE)
@@ -87,7 +96,7 @@ class Supervisor:
 
     def finish(self, execution: Execution) -> None:
         """The last look, once it is gone: a limit that was broken in the last second was broken."""
-        self.duration_s = self._now_s()
+        self._duration_s = self._now_s()
         self._saw_usage(execution.usage())
         self._saw_free()
         self._saw_output(self._look_at_output())
