@@ -282,6 +282,7 @@ def test_exit_codes_are_distinct_and_documented() -> None:
 def test_every_command_has_help_and_a_line_in_the_documents(command: str, tmp_path: Path) -> None:
     done = harness(command, "--help", cwd=tmp_path)
     assert done.returncode == 0
+    assert "<bool>" not in done.stdout  # flags take no value
     pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
     assert any(f"harness {command}" in page.read_text() for page in pages)
 

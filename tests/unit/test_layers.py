@@ -70,6 +70,7 @@ TOP = {
     "cli_challenge",
     "cli_doctor",
     "cli_fields",
+    "cli_help",
     "cli_import",
     "cli_options",
     "cli_recover",
