@@ -86,6 +86,8 @@ class Waiter:
         return self._ended.wait(timeout_s)
 
     def state(self, name: str) -> ExitState:
+        if isinstance(self._failure, EngineError):  # its own words are plain enough
+            raise EngineError(str(self._failure)) from self._failure
         if self._state is None:
             raise EngineError(
                 f"waiting for {name}: the container engine failed: {self._failure}"
@@ -123,7 +125,9 @@ class Waiter:
                 ),
             )
         except API_FAILURES as error:
-            raise EngineError(f"{doing}: it is gone ({reason(error)})") from error
+            raise EngineError(
+                f"the engine went away while the submission ran ({reason(error)})"
+            ) from error
         if kills:
             self._see_whether_it_stays()
             raise EngineError(
