@@ -271,6 +271,13 @@ def _infrastructure(record: RunRecord) -> Iterator[str]:
             f"it again{where}"
         )
         return
+    if ending is not None and ending.machine_lacked_memory(record.limits.memory_bytes):
+        yield (
+            "the machine has less memory than its programs and the submission's limit need: end "
+            "what else runs on it (`journalctl -k | grep -i oom` names what was killed), or take "
+            "one with more, then run it again"
+        )
+        return
     if ending is not None and ending.engine_failure is not None:
         yield (
             "the container engine failed, not the submission: `harness doctor` looks at it, "
@@ -295,7 +302,8 @@ def _in_any_case(record: RunRecord) -> Iterator[str]:
         )
     peak = ending.memory_peak_bytes
     near = peak is not None and peak > _NEAR_LIMIT_RATIO * record.limits.memory_bytes
-    if record.status is not RunStatus.OUT_OF_MEMORY and (ending.memory_kills or near):
+    killed = ending.memory_kills and not ending.machine_lacked_memory(record.limits.memory_bytes)
+    if record.status is not RunStatus.OUT_OF_MEMORY and (killed or near):
         yield (
             f"it came to its limit of memory ({format_bytes(record.limits.memory_bytes)}), which "
             "may be what is behind this"

@@ -164,7 +164,8 @@ def run(
         raise DataError(f"truth folder {named_truth}: expected a folder, found none")
     check_writable(submission, (str(task.field.folder) for task in rules.tasks))
     check_writable(runs, (LOCAL_SUBMISSION,))
-    chosen, image = _engine_and_image(engine, source, base_image)
+    isolation = Isolation(read_only_root=read_only_root, runtime=runtime)
+    chosen, image = _engine_and_image(engine, source, base_image, isolation)
     for name in chosen.sweep():
         console.note(f"removed {name}, left behind by a harness that was killed")
     cli_recover.recover_dead(runs.resolve(), chosen)
@@ -177,7 +178,7 @@ def run(
         submission=LOCAL_SUBMISSION,
         witness=witness,
         cache=cache,
-        isolation=Isolation(read_only_root=read_only_root, runtime=runtime),
+        isolation=isolation,
         changed_limits=changed_limits,
     )
     ended, failure = _execute_times(plan, chosen, runs.resolve(), repeat, context.obj)
@@ -334,15 +335,17 @@ def _execute_times(
 
 
 def _engine_and_image(
-    choice: EngineOption, source: str, base_image: str | None
+    choice: EngineOption, source: str, base_image: str | None, isolation: Isolation
 ) -> tuple[Engine, Image]:
     """The engine and the image, built when ``source`` is a folder, loaded when it is a file.
 
-    Under ``auto`` a base image that cannot be had means the process engine, said aloud.
+    Under ``auto`` a base image that cannot be had means the process engine, said aloud. What the
+    engine cannot do of ``isolation`` is an error before it builds anything.
     """
     chosen, notice = choose_engine(choice.value)
     if notice is not None:
         console.warn(notice)
+    chosen.check_isolation(isolation)
     if not Path(source).is_dir():
         return chosen, cli_import.image_to_run(chosen, source)
     folder = Path(source)
@@ -353,6 +356,7 @@ def _engine_and_image(
             raise
         console.warn(f"{error}\nUsing the process engine instead, without isolation.")
         chosen = ProcessEngine()
+        chosen.check_isolation(isolation)
         image = chosen.build(folder, tag=IMAGE_TAG)
     return chosen, image
 

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict
 
 from harness.engine.base import Isolation
 
+_FAR_FROM_LIMIT = 0.8  # of the memory: the kernel kills at the limit, or when the machine has none
+
 
 class Cut(StrEnum):
     """Why the harness ended a submission before it ended by itself.
@@ -60,7 +62,8 @@ class EndingRecord(_Part):
     ``exit_code``: None when it vanished or never started; ``exit_signal`` is the name of the signal
     that an exit code of 128 + n stands for (a submission may also choose such a code).
     ``out_of_memory``: the engine's word, also for a child of the main process. ``memory_kills``,
-    ``refused_processes``: the kernel's counters. ``engine_failure``: what the engine could not do.
+    ``memory_limit_hits``, ``refused_processes``: the kernel's counters, see
+    :class:`harness.engine.base.Usage`. ``engine_failure``: what the engine could not do.
 
     ``output_bytes``, ``output_entries``, ``scratch_bytes``: as last seen; ``printed_bytes``: all of
     it, kept in the log or not. ``lowest_free_bytes``: of the run directory's disk, which counts as
@@ -73,6 +76,7 @@ class EndingRecord(_Part):
     out_of_memory: bool | None = None
     memory_peak_bytes: int | None = None
     memory_kills: int | None = None
+    memory_limit_hits: int | None = None
     refused_processes: int | None = None
     cpu_s: float | None = None
     cut: CutRecord | None = None
@@ -86,6 +90,19 @@ class EndingRecord(_Part):
     last_file_event_s: float | None = None
     last_cpu_use_s: float | None = None
     isolation: Isolation | None = None
+
+    def machine_lacked_memory(self, limit_bytes: int) -> bool:
+        """Were processes of it killed because the machine had no memory left? True only where the
+        kernel's counters leave no doubt: kills, no hit of the limit, and a peak far below it that
+        was read after the kills."""
+        return bool(
+            self.memory_kills and self.memory_limit_hits == 0 and self.is_far_from(limit_bytes)
+        )
+
+    def is_far_from(self, limit_bytes: int) -> bool:
+        """Was the most memory seen of it well below its limit? False where none was seen."""
+        peak_bytes = self.memory_peak_bytes
+        return peak_bytes is not None and peak_bytes < _FAR_FROM_LIMIT * limit_bytes
 
     @property
     def disk_was_full(self) -> bool:

@@ -109,6 +109,7 @@ class Supervisor:
             out_of_memory=None if state is None else state.out_of_memory,
             memory_peak_bytes=self._usage.memory_peak_bytes,
             memory_kills=self._usage.memory_kills,
+            memory_limit_hits=self._usage.memory_limit_hits,
             refused_processes=self._usage.refused_processes,
             cpu_s=self._usage.cpu_s,
             cut=self.cut,

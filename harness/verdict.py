@@ -16,7 +16,9 @@ disk full             the disk's free space went below its floor, and the run fa
                       why.
 out of memory         the engine's word or the kernel's count of kills, never an exit code: 137
                       alone is a crash. With exit code 0 only a child died, which counts where
-                      fields are missing or invalid.
+                      fields are missing or invalid. Kills that the kernel counted of one that
+                      never came to its limit, nor near it, are the machine's, which had no memory
+                      left.
 too many processes    the kernel's count of refusals beside an exit code or missing fields.
 exit code             any but 0 is the submission's: also 125 to 127 and 128 + n, which it may
                       have chosen itself. 23 with missing fields is the reference runner's "some
@@ -45,7 +47,6 @@ _START_CODES = {
     126: "a program in it could not be executed",
     127: "a program in it was not found",
 }
-_FAR_FROM_LIMIT = 0.8  # of the memory: the kernel kills at the limit, or when the machine has none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,9 +198,11 @@ def _by_itself(evidence: Evidence, exit_code: int) -> Verdict:
 
 def _out_of_memory(evidence: Evidence, exit_code: int) -> Verdict:
     memory_bytes, peak_bytes = evidence.limits.memory_bytes, evidence.ending.memory_peak_bytes
+    if evidence.ending.machine_lacked_memory(memory_bytes):
+        return _machine(f"{_machine_out_of_memory(evidence)}; it ended with exit code {exit_code}")
     who = "the submission" if exit_code else "a child process of the submission"
     warnings = []
-    if peak_bytes is not None and peak_bytes < _FAR_FROM_LIMIT * memory_bytes:
+    if peak_bytes is not None and evidence.ending.is_far_from(memory_bytes):
         warnings.append(
             f"it was killed for memory, and {format_bytes(peak_bytes)} was the most seen of it: it "
             "took the rest within a second, or the machine itself had none left (see the verdict "
@@ -216,7 +219,9 @@ def _out_of_memory(evidence: Evidence, exit_code: int) -> Verdict:
 def _limits_met(evidence: Evidence) -> list[str]:
     """Limits that held, and did not end the run by themselves."""
     told = []
-    if evidence.killed_for_memory:
+    if evidence.ending.machine_lacked_memory(evidence.limits.memory_bytes):
+        told.append(_machine_out_of_memory(evidence))
+    elif evidence.killed_for_memory:
         memory = format_bytes(evidence.limits.memory_bytes)
         told.append(f"a child process ran out of memory ({memory})")
     if refused := evidence.ending.refused_processes:
@@ -253,6 +258,16 @@ def _disk(evidence: Evidence) -> str:
         return text
     wrote_bytes = ending.output_bytes + (ending.scratch_bytes or 0)
     return f"{text}; {format_bytes(wrote_bytes)} were the submission's, within its limits"
+
+
+def _machine_out_of_memory(evidence: Evidence) -> str:
+    kills, peak_bytes = evidence.ending.memory_kills or 0, evidence.ending.memory_peak_bytes or 0
+    processes = "1 process" if kills == 1 else f"{kills} processes"
+    return (
+        f"the machine had no memory left, and the kernel killed {processes} of the submission for "
+        f"that, which never came to its limit: {format_bytes(peak_bytes)} of "
+        f"{format_bytes(evidence.limits.memory_bytes)} was the most seen of it"
+    )
 
 
 def _uncollected(count: int) -> str:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from docker.types import LogConfig, Mount, Ulimit
 
 from harness.engine.owner import LABEL_PREFIX, OWNER_LABEL, Owner
-from harness.errors import BuildError
+from harness.errors import BuildError, EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from harness.engine.base import BindMount, RunSpec
 
@@ -93,6 +93,17 @@ def bind(mount: BindMount) -> Mount:
     )
     made["BindOptions"]["NonRecursive"] = True  # the SDK has no word for it
     return made
+
+
+def check_sources(mounts: Iterable[BindMount]) -> None:
+    """What is to be mounted must be there: some engines would make an empty folder of it, as root.
+    Raises EngineError."""
+    for mount in mounts:
+        if not mount.source.exists():
+            raise EngineError(
+                f"{mount.source}: to be mounted at {mount.target}, and there is no such file or "
+                "folder (any more)"
+            )
 
 
 def _ulimits(spec: RunSpec) -> dict[str, int]:

@@ -98,13 +98,17 @@ class Usage:
     """What a submission has used so far; None for what cannot be told.
 
     ``cpu_s``: CPU time. ``memory_peak_bytes``: the most memory at once. ``memory_kills``: processes
-    that were killed for memory. ``refused_processes``: how often its limit of processes held.
-    ``printed_bytes``: all that it printed, kept in the log or not.
+    that were killed for memory, for their limit of it or because the machine had none left;
+    ``memory_limit_hits``: how often it came to that limit, which not every kernel counts although
+    it says zero; seen, as the peak, no earlier than the kills.
+    ``refused_processes``: how often its limit of processes held. ``printed_bytes``: all that it
+    printed, kept in the log or not.
     """
 
     cpu_s: float | None = None
     memory_peak_bytes: int | None = None
     memory_kills: int | None = None
+    memory_limit_hits: int | None = None
     refused_processes: int | None = None
     printed_bytes: int | None = None
 
@@ -203,6 +207,9 @@ class Engine(Protocol):
         """An image that is already here. Raises ImageMissing."""
 
     def prepare(self, spec: RunSpec) -> Execution: ...
+
+    def check_isolation(self, isolation: Isolation) -> None:
+        """Raises EngineError for what this engine cannot do; costs nothing, so ask it first."""
 
     def shares_our_kernel(self, find_image: Callable[[], Image]) -> bool:
         """Can what containers do to files be seen from here? In doubt a container of the image,

@@ -3,6 +3,7 @@ look, where the engine's own statistics take a second."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -43,16 +44,9 @@ class ControlGroup:
     def usage(self) -> Usage:
         """Of all that is or was in the group. The peak of memory counts the page cache of the files
         it read or wrote, too, as its limit does."""
-        return Usage(
+        return dataclasses.replace(
+            self._memory(),
             cpu_s=self._cpu_s(),
-            memory_peak_bytes=_first(
-                _number(self._file("memory", "memory.max_usage_in_bytes")),
-                _number(self._file("", "memory.peak")),
-            ),
-            memory_kills=_first(
-                _entry(self._file("memory", "memory.oom_control"), "oom_kill"),
-                _entry(self._file("", "memory.events"), "oom_kill"),
-            ),
             refused_processes=_first(
                 _entry(self._file("pids", "pids.events"), "max"),
                 _entry(self._file("", "pids.events"), "max"),
@@ -65,6 +59,37 @@ class ControlGroup:
 
     def threads(self) -> tuple[int, ...]:
         return self._members("tasks") or self._members("cgroup.threads")
+
+    def _memory(self) -> Usage:
+        """Kills first: one for the limit follows on reaching it, which the other two then show.
+        None of a group that went in between."""
+        kills = self._memory_kills()
+        hits, peak_bytes = self._memory_limit_hits(), self._memory_peak_bytes()
+        if (hits is None or peak_bytes is None) and self._memory_kills() is None:
+            return Usage()
+        return Usage(memory_kills=kills, memory_limit_hits=hits, memory_peak_bytes=peak_bytes)
+
+    def _memory_kills(self) -> int | None:
+        return _first(
+            _entry(self._file("memory", "memory.oom_control"), "oom_kill"),
+            _entry(self._file("", "memory.events"), "oom_kill"),
+        )
+
+    def _memory_peak_bytes(self) -> int | None:
+        return _first(
+            _number(self._file("memory", "memory.max_usage_in_bytes")),
+            _number(self._file("", "memory.peak")),
+        )
+
+    def _memory_limit_hits(self) -> int | None:
+        """Of memory, or, where the kernel counts swap, of both together, which it looks at first.
+        A machine that has none left adds nothing to these (Linux, Documentation/admin-guide:
+        cgroup-v1/memory.rst, failcnt; cgroup-v2.rst, memory.events). That they are zero is no
+        proof: Linux 6.18 leaves those of version 1 at zero."""
+        of_memory = _number(self._file("memory", "memory.failcnt"))
+        if of_memory is not None:
+            return of_memory + (_number(self._file("memory", "memory.memsw.failcnt")) or 0)
+        return _entry(self._file("", "memory.events"), "max")
 
     def _cpu_s(self) -> float | None:
         nanoseconds = _number(self._file("cpuacct", "cpuacct.usage"))

@@ -15,13 +15,19 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 from weakref import WeakKeyDictionary
 
 import docker.errors
 
 from harness.engine.api import API_FAILURES, engine_errors, reason
-from harness.engine.arguments import OPEN_FILES, container_arguments, unique_name
+from harness.engine.arguments import (
+    OPEN_FILES,
+    check_sources,
+    container_arguments,
+    unique_name,
+)
+from harness.engine.attached import AttachedOutput, discard
 from harness.engine.base import ExitState, ScratchUse, Usage
 from harness.engine.cgroup import ControlGroup
 from harness.engine.container_end import VANISHED, Waiter, failed_start
@@ -32,7 +38,6 @@ from harness.engine.owner import Owner
 from harness.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import TracebackType
 
     from docker import DockerClient
@@ -83,6 +88,7 @@ class ContainerExecution:
         self._half_made_s = 0.0
 
     def __enter__(self) -> Self:
+        check_sources(self._spec.mounts)
         try:
             self._create(f"creating the container of {self._spec.name}")
         except BaseException:  # Ctrl-C as well
@@ -123,7 +129,10 @@ class ContainerExecution:
             with engine_errors(doing):
                 # Attached before it starts, so that not a byte is missed.
                 output = self._attach_and_start(doing)
-                self._pump = LogPump(output, log, output.close)
+                if output is None:  # refused before it could print anything
+                    self._pump = LogPump((), log, lambda: None)
+                else:
+                    self._pump = LogPump(output, log, output.close)
         finally:
             if self._pump is None:
                 log.close()
@@ -134,25 +143,30 @@ class ContainerExecution:
             self._waiter = Waiter(self._client, self._created())
             self._group = self._find_group(self._created())
 
-    def _attach_and_start(self, doing: str) -> _Output:
+    def _attach_and_start(self, doing: str) -> AttachedOutput | None:
+        """None where the image is why it could not even be attached to. Podman's runtime makes the
+        container on attaching, so there that request is refused where Docker refuses the start."""
         container = self._created()
-        output = Request(lambda: _Output(container), when_late=_Output.discard).answer(
-            _ASK_S, doing
-        )
+        output: AttachedOutput | None = None
         try:
+            attaching = Request(lambda: AttachedOutput(container), when_late=AttachedOutput.discard)
+            output = attaching.answer(_ASK_S, doing)
             within(_START_S, doing, container.start)
         except docker.errors.APIError as error:
             if _NO_RIGHT_TO_RAISE in reason(error) and self._drop_open_files():
-                output.discard()
+                discard(output)
                 remove_container(self._client, self.container_name)
                 self._create(doing)
                 return self._attach_and_start(doing)
             within(_ASK_S, doing, container.reload)
             self._stillborn = failed_start(reason(error), container.attrs["State"])
             if self._stillborn is None:
-                output.discard()
+                discard(output)
                 raise
             self._refusal = reason(error)
+        except BaseException:  # Ctrl-C, or no answer in time
+            discard(output)
+            raise
         return output
 
     def _drop_open_files(self) -> bool:
@@ -209,12 +223,15 @@ class ContainerExecution:
         return ScratchUse(used_bytes=written + deleted, deleted_bytes=deleted)
 
     def _written_bytes(self) -> int | None:
-        """In the container's layer and its volumes, which the engine alone cannot all tell."""
+        """In the container's layer, its volumes and the files that the engine keeps for it
+        (``/etc/hosts`` and the like, which root in it may write), which the engine alone cannot all
+        tell."""
         inspection = self._created().attrs
+        kept = [Path(hosts).parent] if (hosts := inspection.get("HostsPath")) else []
         layer = ((inspection.get("GraphDriver") or {}).get("Data") or {}).get("UpperDir")
         mounts = inspection.get("Mounts") or ()
         volumes = [Path(mount["Source"]) for mount in mounts if mount.get("Type") == "volume"]
-        if layer and (found := tree_bytes([Path(layer), *volumes])) is not None:
+        if layer and (found := tree_bytes([Path(layer), *kept, *volumes])) is not None:
             return found
         return None if volumes else self._layer_size()
 
@@ -305,29 +322,6 @@ class ContainerExecution:
             self._kill_directly()
         if self._pump is not None:
             self._pump.finish(_LOG_DRAIN_S)
-
-
-class _Output:
-    """What a container prints, in chunks, until it ends or this is closed."""
-
-    def __init__(self, container: Container) -> None:
-        self._stream: Any = container.attach(stdout=True, stderr=True, stream=True, logs=False)
-
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            yield from self._stream
-        finally:
-            self._stream._response.close()  # the SDK's stream leaves its connection open
-
-    def close(self) -> None:
-        """Shut the connection down, which wakes the thread that reads from it."""
-        with suppress(OSError):
-            self._stream.close()
-
-    def discard(self) -> None:
-        """For one that nobody reads."""
-        self.close()
-        self._stream._response.close()
 
 
 def remove_container(client: DockerClient, name: str, *, absent_for_s: float = 0.0) -> bool:

@@ -73,17 +73,20 @@ class ProcessEngine:
         )
 
     def prepare(self, spec: RunSpec) -> ChildExecution:
-        if spec.isolation != Isolation():
-            raise EngineError(
-                f"{spec.name}: a read-only root and runtimes are for containers; use --engine "
-                "docker, or leave the options out"
-            )
+        self.check_isolation(spec.isolation)
         folder = Path(spec.image.reference)
         if self.build(folder, tag=spec.image.reference).id != spec.image.id:
             raise EngineError(
                 f"{_method_of(folder)} has changed since it was identified; start again"
             )
         return ChildExecution(spec, self._command, method=_method_of(folder))
+
+    def check_isolation(self, isolation: Isolation) -> None:
+        if isolation != Isolation():
+            raise EngineError(
+                "a read-only root and runtimes are for containers, and the process engine has "
+                "none; use --engine docker, or leave the options out"
+            )
 
     def shares_our_kernel(self, find_image: Callable[[], Image]) -> bool:  # noqa: ARG002
         return True

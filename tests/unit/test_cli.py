@@ -200,6 +200,14 @@ def test_what_cannot_begin(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("option", [("--read-only-root",), ("--runtime", "runsc")])
+def test_what_the_engine_cannot_do_costs_nothing(team: Path, option: tuple[str, ...]) -> None:
+    done = harness("run", "--challenge", "tiny.yaml", *option, cwd=team)
+    assert done.returncode == errors.EngineError.exit_code, done.stderr
+    assert "are for containers" in done.stderr
+    assert list((team / "runs").glob("*/*")) == []
+
+
 def test_a_truth_folder_that_was_named_must_be_there(team: Path) -> None:
     done = harness("run", "--challenge", "tiny.yaml", "--truth", "nope", cwd=team)
     assert done.returncode == errors.DataError.exit_code

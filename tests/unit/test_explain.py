@@ -128,6 +128,19 @@ def test_kill_with_evidence_of_a_limit_is_not_called_unexplained() -> None:
     assert "limit of memory (2.0 GiB)" in found
 
 
+def test_machine_without_memory_is_the_organisers_to_mend() -> None:
+    record = record_of(
+        RunStatus.INFRASTRUCTURE,
+        exit_code=137,
+        memory_kills=1,
+        memory_limit_hits=0,
+        memory_peak_bytes=1 << 20,
+    )
+    found = advice(record)
+    assert "the machine has less memory" in found
+    assert "limit of memory" not in found
+
+
 @pytest.mark.parametrize("code", [1, 127, 137])
 def test_refused_processes_are_told_with_the_limit(code: int) -> None:
     found = advice(record_of(RunStatus.CRASHED, exit_code=code, refused_processes=7))

@@ -305,6 +305,34 @@ def test_kill_far_below_the_limit_of_memory_is_told() -> None:
     assert near.warnings == ()
 
 
+@pytest.mark.parametrize("exit_code", [0, 1, 137])
+def test_kill_for_the_machines_own_lack_of_memory_is_the_machines(exit_code: int) -> None:
+    """Counted by the kernel, without the submission ever having come to its limit, or near it."""
+    clear = {"memory_kills": 2, "memory_limit_hits": 0, "memory_peak_bytes": 1 << 20}
+    verdict = judge(evidence(MISSING, exit_code=exit_code, **clear))
+    assert verdict.status is RunStatus.INFRASTRUCTURE
+    assert verdict.blame is Blame.MACHINE
+    assert "killed 2 processes of the submission" in verdict.reason
+    assert "1.0 MiB of 2.0 GiB" in verdict.reason
+    for unclear in (
+        {"memory_limit_hits": 1},
+        {"memory_limit_hits": None},
+        {"memory_peak_bytes": None},
+        {"memory_peak_bytes": 1900 << 20},
+        {"memory_kills": 0, "out_of_memory": True},
+        {"memory_kills": None, "out_of_memory": True},
+    ):
+        found = judge(evidence(MISSING, exit_code=exit_code, **{**clear, **unclear}))
+        assert found.status is RunStatus.OUT_OF_MEMORY, unclear
+
+
+def test_child_killed_for_the_machine_is_a_warning_when_all_fields_are_there() -> None:
+    verdict = judge(evidence(memory_kills=1, memory_limit_hits=0, memory_peak_bytes=1 << 20))
+    assert verdict.status is RunStatus.SUCCEEDED
+    (warning,) = verdict.warnings
+    assert warning.startswith("the machine had no memory left")
+
+
 def test_what_failed_after_a_cut_is_told_and_changes_nothing() -> None:
     found = evidence(VALID, UNCOLLECTED, cut=cut(Cut.IDLE), engine_failure="gone", exit_code=None)
     verdict = judge(found)
@@ -321,6 +349,7 @@ EXITS: tuple[dict[str, object], ...] = (
     {"exit_code": 137},
     {"exit_code": 137, "out_of_memory": True},
     {"exit_code": 137, "memory_kills": 1, "memory_peak_bytes": 1},
+    {"exit_code": 1, "memory_kills": 1, "memory_limit_hits": 0, "memory_peak_bytes": 1},
     {"exit_code": 1, **FULL},
 )
 ENDED_BY_US = {

@@ -1,0 +1,151 @@
+"""Starts that an engine refuses, by a server that speaks as much of its API as a start takes.
+
+Podman's runtime makes the container when it is attached to, so that there what Docker says of a
+start comes a request earlier. The refusals are worded as runc's, and are not recordings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import socketserver
+import threading
+from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING, Any
+
+import docker
+import pytest
+
+from harness.engine.base import BindMount, ExitState, RunSpec
+from harness.engine.container import ContainerExecution
+from harness.errors import EngineError
+from tests.unit.test_engine_spec import spec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NOT_A_FOLDER = (
+    'runc create failed: unable to start container process: error mounting "/data" to rootfs at '
+    '"/l2r/test": not a directory: OCI runtime error'
+)
+NO_RIGHT = "runc create failed: error setting rlimit type 7: operation not permitted: OCI runtime"
+
+
+class Server(socketserver.ThreadingUnixStreamServer):
+    """Refuses to attach with ``refusals``, one after the other; ``created``: what it was asked for
+    each container, ``there``: is it there now?"""
+
+    daemon_threads = True
+
+    def __init__(self, place: str, refusals: list[str]) -> None:
+        super().__init__(place, Handler)
+        self.refusals = refusals
+        self.created: list[dict[str, Any]] = []
+        self.there = False
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        state = {"Status": "created", "ExitCode": 0, "OOMKilled": False}
+        self._answer(200, {"Id": "c", "State": state, "Config": {"Tty": False}})
+
+    def do_POST(self) -> None:
+        content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if "/containers/create" in self.path:
+            self.server.created.append(json.loads(content))
+            self.server.there = True
+            self._answer(201, {"Id": "c", "Warnings": []})
+        else:
+            assert "/attach" in self.path, self.path
+            self._answer(409, {"message": self.server.refusals.pop(0)})
+
+    def do_DELETE(self) -> None:
+        code = 204 if self.server.there else 404
+        self.server.there = False
+        self._answer(code, None)
+
+    def _answer(self, code: int, content: dict[str, Any] | None) -> None:
+        body = b"" if content is None else json.dumps(content).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self) -> str:
+        return "a socket file"
+
+    def log_message(self, *_: object) -> None:
+        """Not on the tests' stderr."""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with Server(str(tmp_path / "s"), []) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[docker.DockerClient]:
+    client = docker.DockerClient(base_url=f"unix://{server.server_address!s}", version="1.41")
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> RunSpec:
+    mount = BindMount(source=tmp_path, target="/l2r/test", read_only=True)
+    return spec(mounts=(mount,), log_path=tmp_path / "log.txt")
+
+
+def test_an_image_at_fault_is_told_when_it_is_attached_to(
+    server: Server, client: docker.DockerClient, given: RunSpec
+) -> None:
+    server.refusals = [NOT_A_FOLDER]
+    with ContainerExecution(client, given) as execution:
+        execution.start()
+        assert execution.wait(1) == ExitState(exit_code=126, out_of_memory=False)
+    assert "not a directory" in given.log_path.read_text()
+    assert not server.there
+
+
+def test_without_the_right_to_raise_a_limit_another_is_made_without_it(
+    server: Server, client: docker.DockerClient, given: RunSpec
+) -> None:
+    server.refusals = [NO_RIGHT, NOT_A_FOLDER]
+    with ContainerExecution(client, given) as execution:
+        execution.start()
+    first, second = (
+        {limit["Name"] for limit in asked["HostConfig"]["Ulimits"]} for asked in server.created
+    )
+    assert first - second == {"nofile"}
+    assert not server.there
+
+
+def test_any_other_refusal_is_the_engines(
+    server: Server, client: docker.DockerClient, given: RunSpec
+) -> None:
+    server.refusals = ["no space left on device"]
+    with (
+        pytest.raises(EngineError, match="no space left on device"),
+        ContainerExecution(client, given) as execution,
+    ):
+        execution.start()
+    assert not server.there
+
+
+def test_a_folder_that_is_gone_is_not_made_by_the_engine(
+    server: Server, client: docker.DockerClient, given: RunSpec, tmp_path: Path
+) -> None:
+    gone = BindMount(source=tmp_path / "gone", target="/l2r/test", read_only=True)
+    with (
+        pytest.raises(EngineError, match=r"/gone: to be mounted at /l2r/test"),
+        ContainerExecution(client, dataclasses.replace(given, mounts=(gone,))),
+    ):
+        pass
+    assert server.created == []
