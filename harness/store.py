@@ -31,6 +31,7 @@ from harness.challenge.model import Limits
 from harness.ending import EndingRecord
 from harness.engine.base import EngineName
 from harness.errors import Blame, OutputError
+from harness.image_record import ImageRecord
 from harness.machine.contamination import Contamination
 from harness.machine.fingerprint import Fingerprint
 from harness.probe.realtime import Precision
@@ -149,7 +150,8 @@ class RepeatRecord(_Record):
 class RunRecord(_Record):
     """``run.json``. ``created`` is UTC, ISO 8601; ``duration_s`` from the submission's start to its
     end; ``blame`` is None when the run succeeded; ``changed_limits``: the names of those that are
-    not the challenge's own. Version 1 had no ``ending`` and no ``changed_limits``."""
+    not the challenge's own; ``image``: None for the process engine and in older records. Version 1
+    had no ``ending`` and no ``changed_limits``."""
 
     schema_version: Literal[1, 2] = 2
     harness_version: str
@@ -162,6 +164,7 @@ class RunRecord(_Record):
     engine_version: str
     image_id: str
     image_reference: str
+    image: ImageRecord | None = None
     limits: Limits
     changed_limits: tuple[str, ...] = ()
     status: RunStatus
