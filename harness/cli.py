@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness import __version__, cli_challenge, cli_fields, cli_upload, console
+from harness import (
+    __version__,
+    cli_challenge,
+    cli_evaluate,
+    cli_fields,
+    cli_upload,
+    console,
+)
 from harness.cache import CacheMode
 from harness.challenge.model import DEFAULT_CHALLENGE, builtin_names, load_challenge
 from harness.challenge.pairs import check_data, is_present
@@ -364,6 +371,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 app.add_typer(cli_upload.app)
+app.add_typer(cli_evaluate.app)
 
 
 def main(ahead: ChildProgram | None = None) -> None:
