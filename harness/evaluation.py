@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from harness.console_evaluate import Rows, show_cases, show_tables
 from harness.errors import FieldError, Interrupted
 from harness.evaluate.record import CaseState
 from harness.live import Counter
+from harness.scoring.capacity import workers_that_fit
 from harness.scoring.cases import (
     cases_of_challenge,
     cases_of_config,
@@ -72,7 +72,7 @@ def evaluate_all(request: Request, *, as_json: bool, verbose: bool) -> int:
     total = sum(n_steps(one.source, rulebook, ZeroFields()) for one in planned[:1]) + sum(
         len(task.cases) for one in planned[1:] for task in one.source.attempted
     )
-    workers = request.workers or len(os.sched_getaffinity(0))
+    workers = request.workers or workers_that_fit()
     with Pool(workers) as pool, Counter("evaluating", total) as counter:
         for one in planned:
             journal = cases_path(one.result)

@@ -64,6 +64,8 @@ def look_at_source(
         else:
             not_attempted.append(task.rules.name)
     errors = [one for one in findings if one.severity is Severity.ERROR]
+    # Evaluated, not uploaded; and where every case is listed as missing, that says it all.
+    unsaid = {FindingKind.NO_DUMMY, *([FindingKind.NOTHING] if all_tasks else [])}
     return Source(
         spec=spec,
         attempted=tuple(attempted),
@@ -72,9 +74,11 @@ def look_at_source(
         reasons={one.pair: _sentence(one) for one in errors if one.pair is not None},
         refused=matched.refused,
         problems=tuple(
-            _sentence(one)
+            f"expected {one.expected}, found {one.found}"
+            if one.kind is FindingKind.NOTHING
+            else _sentence(one)
             for one in errors
-            if one.pair is None and one.kind is not FindingKind.NO_DUMMY
+            if one.pair is None and one.kind not in unsaid
         ),
     )
 

@@ -42,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "check": {"errors", "challenge", "evaluate", "runner", "store", "text", "beneath"},
     "export": {"errors", "challenge", "engine", "machine", "store", "timing"},
     "evaluate": {"errors", "challenge"},
-    "scoring": {"errors", "challenge", "evaluate", "check"},
+    "scoring": {"errors", "challenge", "evaluate", "check", "store", "text"},
     "convert": {"errors", "challenge", "evaluate"},
     "phantom": {"errors", "challenge"},
     "doctor": {"errors", "challenge", "engine"},
