@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from harness.evaluate.kernels.jacobian import N_SUMS, central_statistics, inverted_volume
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,17 +22,20 @@ SHIFT = 3.0  # what the reference adds to the determinant before it takes the lo
 LOWEST, HIGHEST = 1e-9, 1e9  # what it is clipped to after that
 MASKED_IN = 1  # the mask's only value that counts
 
+NAN = float("nan")
+
 
 @dataclass(frozen=True, kw_only=True)
 class JacobianMetrics:
     """Of the determinant det(I + grad d) over the counted voxels.
 
-    ``voxels``: how many those are. If none, all others are NaN.
+    ``voxels``: how many those are. If none, or if one's determinant is NaN, all others are NaN.
     ``sdlogj``: population standard deviation of log(clip(det + 3, 1e-9, 1e9)).
     ``folded_percent``: share of voxels, in percent, where det <= 0, which ``sdlogj`` hides.
-    ``minimum``, ``p01``, ``p99``, ``maximum``: of det; percentiles interpolate linearly.
+    ``minimum``, ``p01``, ``p99``, ``maximum``: of det; percentiles interpolate linearly, between
+    determinants rounded to float32.
     ``ndv_vox``, ``ndv_percent``: non-diffeomorphic volume in voxels, and as a share of the voxels
-    it was summed over; in no official number here, None unless asked for.
+    it was summed over (NaN if none); None unless asked for.
     """
 
     sdlogj: float
@@ -45,108 +52,91 @@ class JacobianMetrics:
 def jacobian_metrics(
     field: FieldVolumes, mask: NDArray[Any] | None = None, *, extras: bool = False
 ) -> JacobianMetrics:
-    """Smoothness and folding of a field, in the voxels where ``mask`` is exactly 1, or all.
+    """Smoothness and folding of a field, in the voxels where ``mask`` is exactly 1, or in all.
 
-    ``mask``: (X, Y, Z) on the field's grid. Derivatives are central differences, (d(p + 1) -
-    d(p - 1)) / 2 in voxels, rounded to float32 for a field in single precision; two voxels at each
-    side of the volume are left out. These are the rules of the public Learn2Reg evaluation.
+    ``mask``: (X, Y, Z) on the field's grid, of any number type. Derivatives are central
+    differences, (d(p + 1) - d(p - 1)) / 2 in voxels, rounded to float32 for a field in single
+    precision; two voxels at each side of the volume are left out. These are the rules of the public
+    Learn2Reg evaluation. Raises ValueError for a mask of another shape.
 
-    NDV (Liu et al., "On finite difference Jacobian computation in deformable image registration",
-    IJCV 2024): each voxel's cell is divided into five tetrahedra in two ways; the volumes of those
-    that are turned inside out are added up and halved. It is summed over the voxels in the mask
-    that have neighbours on all sides: one voxel at each side is left out.
+    With ``extras``, NDV (Liu et al., "On finite difference Jacobian computation in deformable image
+    registration", IJCV 2024): each voxel's cell is divided into five tetrahedra, in two ways; the
+    volumes of those that are turned inside out are added up and halved. It is summed over the
+    voxels in the mask that have neighbours on all sides: one voxel at each side is left out.
     """
-    inner = slice(CROP, -CROP)
-    det = _central_determinant(field)[inner, inner, inner]
-    counted = det.ravel() if mask is None else det[mask[inner, inner, inner] == MASKED_IN]
-    ndv, ndv_voxels = _ndv(field, mask) if extras else (None, 0)
-    ndv_percent = None
-    if ndv is not None:
-        ndv_percent = 100 * ndv / ndv_voxels if ndv_voxels else float("nan")
-    if not counted.size:
-        nan = float("nan")
+    if mask is not None and mask.shape != field.shape:
+        raise ValueError(f"expected a mask of shape {field.shape}, found {mask.shape}")
+    first, second, last = (
+        part.astype(np.float32, copy=False) if field.single else part for part in field.oriented()
+    )
+    volumes = (first, second, last)
+    counted = np.zeros((0, 0, 0), np.bool_)
+    if mask is not None:
+        counted = np.ascontiguousarray((mask.T if field.is_reversed else mask) == MASKED_IN)
+    size = math.prod(max(n - 2 * CROP, 0) for n in field.shape)
+    if mask is not None:
+        size = min(size, int(np.count_nonzero(counted)))
+    kept = np.empty(size, np.float32)
+    sums = np.empty(N_SUMS)
+    half = np.float32(0.5) if field.single else np.float64(0.5)
+    rule = (SHIFT, LOWEST, HIGHEST)
+    n = central_statistics(*volumes, counted, CROP, half, rule, sums, kept)
+    total, squares, minimum, maximum, folded = (float(value) for value in sums)
+    ndv_vox = ndv_percent = None
+    if extras:
+        ndv_vox, ndv_percent = _non_diffeomorphic_volume(volumes, counted)
+    if not n or math.isnan(total):
         return JacobianMetrics(
-            **dict.fromkeys(("sdlogj", "folded_percent", "minimum"), nan),
-            **dict.fromkeys(("p01", "p99", "maximum"), nan),
-            voxels=0,
-            ndv_vox=ndv,
+            sdlogj=NAN,
+            folded_percent=NAN,
+            minimum=NAN,
+            p01=NAN,
+            p99=NAN,
+            maximum=NAN,
+            voxels=n,
+            ndv_vox=ndv_vox,
             ndv_percent=ndv_percent,
         )
-    p01, p99 = np.percentile(counted, (1, 99))
+    p01, p99 = _percentiles(kept[:n])
     return JacobianMetrics(
-        sdlogj=float(np.log((counted + SHIFT).clip(LOWEST, HIGHEST)).std()),
-        folded_percent=100 * float(np.count_nonzero(counted <= 0)) / counted.size,
-        minimum=float(counted.min()),
-        p01=float(p01),
-        p99=float(p99),
-        maximum=float(counted.max()),
-        voxels=counted.size,
-        ndv_vox=ndv,
+        sdlogj=math.sqrt(max(squares / n - (total / n) ** 2, 0.0)),
+        folded_percent=100 * folded / n,
+        minimum=minimum,
+        p01=p01,
+        p99=p99,
+        maximum=maximum,
+        voxels=n,
+        ndv_vox=ndv_vox,
         ndv_percent=ndv_percent,
     )
 
 
-def _central_determinant(field: FieldVolumes) -> FloatArray:
-    """float64 (X, Y, Z); the outer voxels mean nothing."""
-    gradients = np.zeros((3, 3, *field.shape))
-    for row, component in enumerate(field.components):
-        for axis in range(3):
-            ahead = _shifted(component, axis, 1).astype(np.float64)
-            slope = (ahead - _shifted(component, axis, -1)) / 2
-            gradients[row, axis] = slope.astype(np.float32) if field.single else slope
-        gradients[row, row] += 1
-    return _determinant(gradients)
+def _percentiles(values: NDArray[np.float32]) -> tuple[float, float]:
+    """The 1st and the 99th, interpolated linearly; the values are reordered."""
+    places = [share * (len(values) - 1) for share in (0.01, 0.99)]
+    around = [(int(place), min(int(place) + 1, len(values) - 1)) for place in places]
+    values.partition(sorted({index for pair in around for index in pair}))
+    p01, p99 = (
+        float(values[low]) + (place - low) * (float(values[high]) - float(values[low]))
+        for place, (low, high) in zip(places, around, strict=True)
+    )
+    return p01, p99
 
 
-def _ndv(field: FieldVolumes, mask: NDArray[Any] | None) -> tuple[float, int]:
-    """Non-diffeomorphic volume, and the number of voxels it was summed over."""
-    inner = (slice(1, -1),) * 3
-    counted = np.ones(field.shape, bool)[inner] if mask is None else mask[inner] == MASKED_IN
-    if not counted.size:
-        return 0.0, 0
-    position = np.indices(field.shape, dtype=np.float64) + np.stack(field.components)
-    tips = [tuple((axis, step) for axis, step in enumerate(steps)) for steps in _OCTANTS]
-    volume = 0.0
-    for steps in tips:
-        edges = np.stack(
-            [step * (_moved(position, axis, step) - position) for axis, step in steps], axis=1
-        )
-        volume += _turned(_determinant(edges)[inner], counted)
-    for corners in _CENTRAL:
-        edges = np.stack([_moved_by(position, corner) - position for corner in corners], axis=1)
-        volume += _turned(_determinant(edges)[inner], counted)
-    return volume, int(np.count_nonzero(counted))
+def _non_diffeomorphic_volume(
+    volumes: tuple[FloatArray, FloatArray, FloatArray], counted: NDArray[np.bool_]
+) -> tuple[float, float]:
+    """In voxels, and in percent of the voxels that count."""
+    sixfold, n = inverted_volume(*volumes, counted, _tetrahedra())
+    volume = sixfold / 6 / 2
+    return volume, 100 * volume / n if n else NAN
 
 
-# The tetrahedra that share a voxel: eight with an edge along each axis, and the central one of
-# each of the two ways to divide a cell, whose edges are diagonals of faces.
-_OCTANTS = [(a, b, c) for a in (1, -1) for b in (1, -1) for c in (1, -1)]
-_CENTRAL = [
-    ((-1, -1, 0), (-1, 0, -1), (0, -1, -1)),
-    ((1, 1, 0), (0, 1, 1), (1, 0, 1)),
-]
-
-
-def _turned(det: FloatArray, counted: NDArray[np.bool_]) -> float:
-    """Half the volume of tetrahedra that are inside out: a sixth of the determinant each."""
-    return float(np.sum(np.minimum(det[counted], 0))) * -0.5 / 6
-
-
-def _determinant(rows: FloatArray) -> FloatArray:
-    """Of (3, 3, ...) arrays."""
-    (a, b, c), (d, e, f), (g, h, i) = rows
-    det: FloatArray = a * (e * i - f * h) - d * (b * i - c * h) + g * (b * f - c * e)
-    return det
-
-
-def _shifted(volume: FloatArray, axis: int, step: int) -> FloatArray:
-    """The value ``step`` voxels further on; the ends come round and mean nothing."""
-    return np.roll(volume, -step, axis)
-
-
-def _moved(position: FloatArray, axis: int, step: int) -> FloatArray:
-    return np.roll(position, -step, axis + 1)
-
-
-def _moved_by(position: FloatArray, steps: tuple[int, int, int]) -> FloatArray:
-    return np.roll(position, tuple(-step for step in steps), (1, 2, 3))
+def _tetrahedra() -> NDArray[np.int64]:
+    """(10, 3, 3) corners beside the voxel itself, as steps from it: in both ways to divide a cell
+    into five. Eight have an edge along each axis; the central ones' edges are faces' diagonals."""
+    found = [((-1, -1, 0), (-1, 0, -1), (0, -1, -1)), ((1, 1, 0), (0, 1, 1), (1, 0, 1))]
+    for a, b, c in product((-1, 1), repeat=3):
+        edges = ((a, 0, 0), (0, b, 0), (0, 0, c))
+        found.append(edges if a * b * c > 0 else (edges[1], edges[0], edges[2]))
+    return np.array(found)

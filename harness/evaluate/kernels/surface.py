@@ -1,0 +1,305 @@
+"""The surfaces of all labels of a map at once, and how far they are from each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.evaluate.kernels.compiled import compiled
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+REACH = 5  # voxels that the search around each element covers
+_WINDOW = 2 * REACH + 1  # bits
+_WORTH = 8  # comparisons that take as long as a voxel of the distance transform
+_NEVER = 1 << 30  # a squared distance that no image has
+
+
+@compiled
+def find_elements(
+    indices: NDArray[Any],
+    wanted: NDArray[np.bool_],
+    owners: NDArray[Any],
+    places: NDArray[np.int32],
+    codes: NDArray[np.uint8],
+    counts: NDArray[np.int64],
+) -> int:
+    """Surface elements of all ``wanted`` indices (0 is none) of an index map (A, B, C).
+
+    Element n has the index ``owners[n]``, the corner ``places[n]`` of (A + 1, B + 1, C + 1)
+    corners, counted along the last axis first, and the code ``codes[n]``. Corner (i, j, k) is
+    where the voxels from (i - 1, j - 1, k - 1) to (i, j, k) meet. Outside the map the index is 0.
+    ``counts`` gets the elements of each index. Returns how many there are in all: if more than the
+    arrays hold, the rest is only counted.
+    """
+    na, nb, nc = indices.shape
+    found = 0
+    rows = np.zeros((4, nc + 2), indices.dtype)
+    mixed = np.empty(nc + 1, indices.dtype)
+    around = np.empty(8, indices.dtype)
+    for i in range(na + 1):
+        for j in range(nb + 1):
+            for r in range(4):
+                a, b = i - 1 + (r >> 1), j - 1 + (r & 1)
+                if 0 <= a < na and 0 <= b < nb:
+                    rows[r, 1 : nc + 1] = indices[a, b]
+                else:
+                    rows[r, :] = 0
+            r0, r1, r2, r3 = rows[0], rows[1], rows[2], rows[3]
+            anything = indices.dtype.type(0)
+            for k in range(nc + 1):
+                v = r0[k]
+                differs = (
+                    (v ^ r1[k]) | (v ^ r2[k]) | (v ^ r3[k])
+                    | (v ^ r0[k + 1]) | (v ^ r1[k + 1]) | (v ^ r2[k + 1]) | (v ^ r3[k + 1])
+                )  # fmt: skip
+                mixed[k] = differs
+                anything |= differs
+            if anything == 0:
+                continue
+            base = (i * (nb + 1) + j) * (nc + 1)
+            for k in range(nc + 1):
+                if mixed[k] == 0:
+                    continue
+                for r in range(4):
+                    around[2 * r] = rows[r, k]
+                    around[2 * r + 1] = rows[r, k + 1]
+                done = 0
+                for first in range(8):
+                    owner = around[first]
+                    if done >> first & 1:
+                        continue
+                    code = 0
+                    for bit in range(first, 8):
+                        code |= (around[bit] == owner) << bit
+                    done |= code
+                    if owner == 0 or not wanted[owner]:
+                        continue
+                    if found < places.size:
+                        owners[found] = owner
+                        places[found] = base + k
+                        codes[found] = code
+                    counts[owner] += 1
+                    found += 1
+    return found
+
+
+@compiled
+def group(
+    owners: NDArray[Any],
+    places: NDArray[np.int32],
+    codes: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    ordered_places: NDArray[np.int32],
+    ordered_codes: NDArray[np.uint8],
+) -> None:
+    """Order elements by owner, whose first ones go to ``starts``; the order is kept otherwise."""
+    place_of = starts.copy()
+    for n in range(ordered_places.size):
+        to = place_of[owners[n]]
+        place_of[owners[n]] = to + 1
+        ordered_places[to] = places[n]
+        ordered_codes[to] = codes[n]
+
+
+def search_tables(shape: tuple[int, ...]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """For :func:`search_near`, on corners of this shape: an empty bit map with a rim, the rows
+    around a row as (squared distance, step in the map), nearest first, and for each pattern of
+    set bits in a window the squared distance of the middle to the nearest."""
+    a, b, c = (n + 2 * REACH for n in shape)
+    words = (c + 63) // 64 + 1
+    bits = np.zeros((a * b, words), np.uint64)
+    rows = sorted(
+        (i * i + j * j, i * b + j)
+        for i in range(-REACH, REACH + 1)
+        for j in range(-REACH, REACH + 1)
+        if i * i + j * j <= REACH * REACH
+    )
+    steps = abs(np.arange(_WINDOW) - REACH) ** 2
+    is_set = np.arange(1 << _WINDOW)[:, None] >> np.arange(_WINDOW) & 1 == 1
+    nearest = np.where(is_set, steps, _NEVER).min(axis=1)
+    return bits, np.array(rows, np.int32), nearest.astype(np.int32)
+
+
+@compiled
+def search_near(
+    places: NDArray[np.int32],
+    others: NDArray[np.int32],
+    shape: tuple[int, int, int],
+    bits: NDArray[np.uint64],
+    rows: NDArray[np.int32],
+    nearest: NDArray[np.int32],
+    squares: NDArray[np.int32],
+) -> int:
+    """Squared distance of each element to the nearest of the others, where it is within reach.
+
+    Others are set in a bit map; around each element whole rows of bits are looked at, nearest rows
+    first, until no row can have a nearer one. Returns how many were out of reach; those get -1.
+    ``bits`` is empty before and after.
+    """
+    nb, nc = shape[1], shape[2]
+    wide = nb + 2 * REACH
+    one = np.uint64(1)
+    full = np.uint64((1 << _WINDOW) - 1)
+    for other in others:
+        c = other % nc + REACH
+        row = (other // nc // nb + REACH) * wide + other // nc % nb + REACH
+        bits[row, c >> 6] |= one << np.uint64(c & 63)
+    n_far = 0
+    for n in range(places.size):
+        place = places[n]
+        c = place % nc
+        ab = place // nc
+        row = (ab // nb + REACH) * wide + ab % nb + REACH
+        word, shift = c >> 6, np.uint64(c & 63)
+        best = _NEVER
+        for r in range(rows.shape[0]):
+            if rows[r, 0] >= best:
+                break
+            line = row + rows[r, 1]
+            window = bits[line, word] >> shift
+            if shift > np.uint64(64 - _WINDOW):
+                window |= bits[line, word + 1] << (np.uint64(64) - shift)
+            best = min(best, rows[r, 0] + nearest[window & full])
+        if best <= REACH * REACH:
+            squares[n] = best
+        else:  # one that was not looked at may be nearer than what was found
+            squares[n] = -1
+            n_far += 1
+    for other in others:
+        c = other % nc + REACH
+        row = (other // nc // nb + REACH) * wide + other // nc % nb + REACH
+        bits[row, c >> 6] = 0
+    return n_far
+
+
+@compiled
+def search_far(
+    places: NDArray[np.int32],
+    others: NDArray[np.int32],
+    shape: tuple[int, int, int],
+    squares: NDArray[np.int32],
+) -> None:
+    """The squared distances that :func:`search_near` left at -1, whatever they are.
+
+    A few elements are compared with all others. For many, an exact distance transform of the box
+    that holds these elements and the others, one axis after the other (Saito and Toriwaki 1994);
+    the last axis only where such elements are. A step goes on only while it can make a distance of
+    the row smaller.
+    """
+    nb, nc = shape[1], shape[2]
+    low = np.full(3, _NEVER, np.int64)
+    high = np.full(3, -1, np.int64)
+    for group_ in range(2):
+        for n in range(places.size if group_ == 0 else others.size):
+            if group_ == 0 and squares[n] >= 0:
+                continue
+            place = places[n] if group_ == 0 else others[n]
+            position = (place // nc // nb, place // nc % nb, place % nc)
+            for axis in range(3):
+                low[axis] = min(low[axis], position[axis])
+                high[axis] = max(high[axis], position[axis])
+    a, b, c = high[0] - low[0] + 1, high[1] - low[1] + 1, high[2] - low[2] + 1
+    if np.count_nonzero(squares < 0) * others.size < _WORTH * a * b * c:
+        _compare_all(places, others, shape, squares)
+        return
+    along = np.full((a, b, c), np.int32(_NEVER), np.int32)
+    filled = np.zeros((a, b), np.bool_)
+    for other in others:
+        i, j = other // nc // nb - low[0], other // nc % nb - low[1]
+        along[i, j, other % nc - low[2]] = 0
+        filled[i, j] = True
+    for i in range(a):
+        for j in range(b):
+            if filled[i, j]:
+                _spread_along(along[i, j])
+    across = np.empty((a, b, c), np.int32)
+    known = np.zeros(a, np.bool_)
+    for i in range(a):
+        known[i] = filled[i].any()
+        if known[i]:
+            for j in range(b):
+                _nearest_row(along[i], filled[i], j, across[i, j])
+    needed = np.zeros((a, b), np.bool_)
+    for n in range(places.size):
+        if squares[n] < 0:
+            place = places[n]
+            needed[place // nc // nb - low[0], place // nc % nb - low[1]] = True
+    for j in range(b):
+        for i in range(a):
+            if needed[i, j]:
+                _nearest_row(across[:, j], known, i, along[i, j])
+    for n in range(places.size):
+        if squares[n] < 0:
+            place = places[n]
+            squares[n] = along[
+                place // nc // nb - low[0], place // nc % nb - low[1], place % nc - low[2]
+            ]
+
+
+@compiled
+def _compare_all(
+    places: NDArray[np.int32],
+    others: NDArray[np.int32],
+    shape: tuple[int, int, int],
+    squares: NDArray[np.int32],
+) -> None:
+    nb, nc = np.int32(shape[1]), np.int32(shape[2])
+    c = others % nc
+    b = others // nc % nb
+    a = others // nc // nb
+    for n in range(places.size):
+        if squares[n] < 0:
+            place = places[n]
+            pc, pb, pa = place % nc, place // nc % nb, place // nc // nb
+            best = np.int32(_NEVER)
+            for m in range(others.size):
+                da, db, dc = a[m] - pa, b[m] - pb, c[m] - pc
+                best = min(best, np.int32(da * da + db * db + dc * dc))
+            squares[n] = best
+
+
+@compiled
+def _spread_along(row: NDArray[np.int32]) -> None:
+    """0 where an element is, the squared distance to the nearest elsewhere, in place."""
+    n = row.size
+    last = -1
+    for k in range(n):
+        if row[k] == 0:
+            last = k
+        elif last >= 0:
+            row[k] = (k - last) ** 2
+    last = -1
+    for k in range(n - 1, -1, -1):
+        if row[k] == 0:
+            last = k
+        elif last >= 0:
+            row[k] = min(row[k], (last - k) ** 2)
+
+
+@compiled
+def _nearest_row(
+    rows: NDArray[np.int32], filled: NDArray[np.bool_], at: int, out: NDArray[np.int32]
+) -> None:
+    """out[k] = min over filled rows r of rows[r, k] + (r - at) ** 2."""
+    n, c = rows.shape
+    largest = np.int32(_NEVER)
+    out[:] = largest
+    for step in range(max(at + 1, n - at)):
+        square = np.int32(step * step)
+        if square >= largest:
+            break
+        changed = False
+        for side in range(2 if step else 1):
+            r = at + step if side == 0 else at - step
+            if 0 <= r < n and filled[r]:
+                row = rows[r]
+                for k in range(c):
+                    out[k] = min(out[k], row[k] + square)
+                changed = True
+        if changed:
+            largest = np.int32(0)
+            for k in range(c):
+                largest = max(largest, out[k])
