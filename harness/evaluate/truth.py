@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -136,10 +137,16 @@ def _grid_and_spacing(path: Path) -> tuple[tuple[int, ...], tuple[float, ...]]:
     return header.grid, header.spacing_mm
 
 
+def _is_gzip(raw: bytes) -> bool:
+    return raw[:2] == b"\x1f\x8b"
+
+
 def _read_volume(path: Path, grid: Grid, kind: str) -> NDArray[Any]:
     """Stored values, scaled where the header says so."""
     try:
-        image = nib.nifti1.Nifti1Image.from_filename(path)
+        raw = path.read_bytes()
+        # To its end, where the checksum is: NiBabel stops at the last voxel, and takes what it got.
+        image = nib.nifti1.Nifti1Image.from_bytes(gzip.decompress(raw) if _is_gzip(raw) else raw)
         values = np.asarray(image.dataobj)
     except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError) as error:
         raise DataError(f"{path}: expected {kind}, found none that can be read: {error}") from error

@@ -119,6 +119,9 @@ class Pool:
 
     def _idle(self, limit: int) -> _Worker | None:
         """A worker without a job, a new one where there may be one more; None if all are busy."""
+        for worker in [one for one in self._workers if one.job is None]:
+            if not worker.process.is_alive():  # ended while it had nothing to do
+                self._bury(worker)
         busy = sum(worker.job is not None for worker in self._workers)
         if busy >= limit:
             return None

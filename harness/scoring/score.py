@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from harness.check.source import FieldSource
     from harness.scoring.job import FieldPlace, Job, SourceSpec
 
+_Identity = tuple[str, int, int]
+
 _logger = logging.getLogger(__name__)
 
 
@@ -35,8 +37,8 @@ class Scorer:
 
     def __init__(self) -> None:
         self._stack = ExitStack()
-        self._open: tuple[Path, FieldSource] | None = None
-        self._digests: dict[tuple[str, int, int], str] = {}
+        self._open: tuple[_Identity, FieldSource] | None = None
+        self._digests: dict[_Identity, str] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -83,11 +85,13 @@ class Scorer:
         return Outcome(record=record.model_copy(update={**identity, "field": name}))
 
     def _source(self, spec: SourceSpec) -> FieldSource:
-        if self._open is None or self._open[0] != spec.path:
+        key = _identity(spec.path)
+        if self._open is None or self._open[0] != key:
+            self._open = None
             self._stack.close()
             self._stack = ExitStack()
             opened = self._stack.enter_context(open_source(spec.path, spec.runs_dir, spec.tasks))
-            self._open = spec.path, opened
+            self._open = key, opened
         return self._open[1]
 
     def _inputs_digest(self, job: Job, field_sha256: str | None) -> str | None:
@@ -122,6 +126,15 @@ class Scorer:
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from error
         return self._digests[key]
+
+
+def _identity(path: Path) -> _Identity:
+    """What tells a file or folder from another that has come into its place."""
+    try:
+        status = path.stat()
+    except OSError:  # the id of a dry run; one that is gone is for open_source to tell
+        return str(path), 0, 0
+    return str(path), status.st_ino, status.st_mtime_ns
 
 
 @cache
