@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from harness.challenge.field import FloatArray
     from harness.evaluate.volumes import FieldVolumes
 
+_BLOCK_VOX = 12
+
 
 def landmark_errors(
     field: FieldVolumes | None,
@@ -44,9 +46,15 @@ def landmark_errors(
 
 
 def _displacements(field: FieldVolumes, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    turn = -1 if field.is_reversed else 1
+    turned = points[:, ::turn]
+    # Neighbours one after another: each reads some 30 samples around it on each axis.
+    blocks = np.nan_to_num(turned[:, :2], posinf=0, neginf=0) // _BLOCK_VOX
+    order = np.lexsort((turned[:, 2], blocks[:, 1], blocks[:, 0]))
     found = np.empty_like(points)
-    order = -1 if field.is_reversed else 1
-    sample_cubic(*field.oriented(), np.ascontiguousarray(points[:, ::order]), found)
+    ordered = np.empty_like(points)
+    sample_cubic(*field.oriented(), np.ascontiguousarray(turned[order]), ordered)
+    found[order] = ordered
     if field.single:
         found = found.astype(np.float32).astype(np.float64)
-    return found[:, ::order]
+    return found[:, ::turn]

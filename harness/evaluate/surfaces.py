@@ -29,6 +29,7 @@ ROBUST_SHARE = 0.95
 # of organs have one million; what a field that is noise makes of them can have twenty.
 _MAX_ELEMENTS = 4_000_000
 
+_SAMPLED = 64  # elements that tell which way to measure
 _BITS_OF_RANK = 5  # room for the ranks of the 13 different areas
 
 
@@ -124,8 +125,13 @@ def _squares(
     tables: tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
 ) -> NDArray[np.int32]:
     """Squared distance of each place to the nearest of the others."""
-    squares = np.empty(len(places), np.int32)
-    if search_near(places, others, shape, *tables, squares):
+    squares = np.full(len(places), -1, np.int32)
+    some = places[:: max(len(places) // _SAMPLED, 1)]
+    n_far = search_near(some, others, shape, *tables, squares[: len(some)])
+    if 2 * n_far > len(some):  # a field that is grossly wrong: looking around would be in vain
+        squares[:] = -1
+        search_far(places, others, shape, squares)
+    elif search_near(places, others, shape, *tables, squares):
         search_far(places, others, shape, squares)
     return squares
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 REACH = 5  # voxels that the search around each element covers
 _WINDOW = 2 * REACH + 1  # bits
-_WORTH = 8  # comparisons that take as long as a voxel of the distance transform
+_FEW = 200_000  # comparisons that take less time than a distance transform
 _NEVER = 1 << 30  # a squared distance that no image has
 
 
@@ -184,59 +184,80 @@ def search_far(
 ) -> None:
     """The squared distances that :func:`search_near` left at -1, whatever they are.
 
-    A few elements are compared with all others. For many, an exact distance transform of the box
-    that holds these elements and the others, one axis after the other (Saito and Toriwaki 1994);
-    the last axis only where such elements are. A step goes on only while it can make a distance of
-    the row smaller.
+    A few elements are compared with all others. For many, an exact distance transform, one axis
+    after the other (Saito and Toriwaki 1994), of no more than is needed: rows along the last axis
+    that hold others; planes of the second one that hold such elements; then only these elements. A
+    step goes on only while it can make a distance smaller.
     """
     nb, nc = shape[1], shape[2]
-    low = np.full(3, _NEVER, np.int64)
-    high = np.full(3, -1, np.int64)
-    for group_ in range(2):
-        for n in range(places.size if group_ == 0 else others.size):
-            if group_ == 0 and squares[n] >= 0:
-                continue
-            place = places[n] if group_ == 0 else others[n]
-            position = (place // nc // nb, place // nc % nb, place % nc)
-            for axis in range(3):
-                low[axis] = min(low[axis], position[axis])
-                high[axis] = max(high[axis], position[axis])
-    a, b, c = high[0] - low[0] + 1, high[1] - low[1] + 1, high[2] - low[2] + 1
-    if np.count_nonzero(squares < 0) * others.size < _WORTH * a * b * c:
+    far = np.flatnonzero(squares < 0)
+    if far.size * others.size < _FEW:
         _compare_all(places, others, shape, squares)
         return
-    along = np.full((a, b, c), np.int32(_NEVER), np.int32)
-    filled = np.zeros((a, b), np.bool_)
+    low, high = _box(others, nb, nc)
+    far_low, far_high = _box(places[far], nb, nc)
+    a, b = high[0] - low[0] + 1, high[1] - low[1] + 1
+    start = min(low[2], far_low[2])
+    c = max(high[2], far_high[2]) - start + 1
+    row_of = _rows_of(others, nb, nc, low, a, b)
+    along = np.full((row_of.max() + 1, c), np.float32(_NEVER), np.float32)
     for other in others:
-        i, j = other // nc // nb - low[0], other // nc % nb - low[1]
-        along[i, j, other % nc - low[2]] = 0
-        filled[i, j] = True
-    for i in range(a):
-        for j in range(b):
-            if filled[i, j]:
-                _spread_along(along[i, j])
-    across = np.empty((a, b, c), np.int32)
+        row = row_of[other // nc // nb - low[0], other // nc % nb - low[1]]
+        along[row, other % nc - start] = 0.0
+    for row in range(along.shape[0]):
+        _spread_along(along[row])
     known = np.zeros(a, np.bool_)
     for i in range(a):
-        known[i] = filled[i].any()
-        if known[i]:
-            for j in range(b):
-                _nearest_row(along[i], filled[i], j, across[i, j])
-    needed = np.zeros((a, b), np.bool_)
-    for n in range(places.size):
-        if squares[n] < 0:
-            place = places[n]
-            needed[place // nc // nb - low[0], place // nc % nb - low[1]] = True
-    for j in range(b):
+        known[i] = row_of[i].max() >= 0
+    across = np.empty((a, c), np.float32)
+    order = far[np.argsort(places[far] // nc % nb, kind="mergesort")]
+    first = 0
+    while first < order.size:
+        j = places[order[first]] // nc % nb
+        end = first
+        left, right = c, -1
+        while end < order.size and places[order[end]] // nc % nb == j:
+            k = places[order[end]] % nc - start
+            left, right = min(left, k), max(right, k)
+            end += 1
         for i in range(a):
-            if needed[i, j]:
-                _nearest_row(across[:, j], known, i, along[i, j])
-    for n in range(places.size):
-        if squares[n] < 0:
-            place = places[n]
-            squares[n] = along[
-                place // nc // nb - low[0], place // nc % nb - low[1], place % nc - low[2]
-            ]
+            if known[i]:
+                _nearest_row(along, row_of[i], j - low[1], left, right + 1, across[i])
+        for m in range(first, end):
+            place = places[order[m]]
+            i, k = place // nc // nb - low[0], place % nc - start
+            squares[order[m]] = _nearest(across, known, i, k)
+        first = end
+
+
+@compiled
+def _box(
+    places: NDArray[np.int32], nb: int, nc: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The smallest and the largest position along each axis."""
+    low = np.full(3, _NEVER, np.int64)
+    high = np.full(3, -1, np.int64)
+    for place in places:
+        position = (place // nc // nb, place // nc % nb, place % nc)
+        for axis in range(3):
+            low[axis] = min(low[axis], position[axis])
+            high[axis] = max(high[axis], position[axis])
+    return low, high
+
+
+@compiled
+def _rows_of(
+    places: NDArray[np.int32], nb: int, nc: int, low: NDArray[np.int64], a: int, b: int
+) -> NDArray[np.int32]:
+    """(a, b): numbers from 0 for the rows along the last axis that hold a place, -1 for others."""
+    numbers = np.full((a, b), np.int32(-1), np.int32)
+    n = 0
+    for place in places:
+        i, j = place // nc // nb - low[0], place // nc % nb - low[1]
+        if numbers[i, j] < 0:
+            numbers[i, j] = n
+            n += 1
+    return numbers
 
 
 @compiled
@@ -262,44 +283,71 @@ def _compare_all(
 
 
 @compiled
-def _spread_along(row: NDArray[np.int32]) -> None:
+def _spread_along(row: NDArray[np.float32]) -> None:
     """0 where an element is, the squared distance to the nearest elsewhere, in place."""
     n = row.size
     last = -1
     for k in range(n):
-        if row[k] == 0:
+        if row[k] == 0.0:
             last = k
         elif last >= 0:
             row[k] = (k - last) ** 2
     last = -1
     for k in range(n - 1, -1, -1):
-        if row[k] == 0:
+        if row[k] == 0.0:
             last = k
         elif last >= 0:
-            row[k] = min(row[k], (last - k) ** 2)
+            row[k] = min(row[k], np.float32((last - k) ** 2))
 
 
 @compiled
 def _nearest_row(
-    rows: NDArray[np.int32], filled: NDArray[np.bool_], at: int, out: NDArray[np.int32]
+    rows: NDArray[np.float32],
+    numbers: NDArray[np.int32],
+    at: int,
+    start: int,
+    end: int,
+    out: NDArray[np.float32],
 ) -> None:
-    """out[k] = min over filled rows r of rows[r, k] + (r - at) ** 2."""
-    n, c = rows.shape
-    largest = np.int32(_NEVER)
-    out[:] = largest
-    for step in range(max(at + 1, n - at)):
-        square = np.int32(step * step)
+    """out[k] = min over r of rows[numbers[r], k] + (r - at) ** 2, for k from start to end - 1.
+
+    ``at`` may be outside; numbers of -1 have no row. Squared distances are whole numbers below
+    2 ** 24, which float32 holds: half the width of what the compiler makes of sums of integers.
+    """
+    n = numbers.size
+    results = out[start:end]
+    largest = np.float32(_NEVER)
+    results[:] = largest
+    for step in range(max(0, -at, at - n + 1), max(at, n - 1 - at) + 1):
+        square = np.float32(step * step)
         if square >= largest:
             break
         changed = False
         for side in range(2 if step else 1):
             r = at + step if side == 0 else at - step
-            if 0 <= r < n and filled[r]:
-                row = rows[r]
-                for k in range(c):
-                    out[k] = min(out[k], row[k] + square)
+            if 0 <= r < n and numbers[r] >= 0:
+                row = rows[numbers[r], start:end]
+                for k in range(results.size):
+                    value = row[k] + square
+                    results[k] = value if value < results[k] else results[k]
                 changed = True
         if changed:
-            largest = np.int32(0)
-            for k in range(c):
-                largest = max(largest, out[k])
+            largest = np.float32(0.0)
+            for k in range(results.size):
+                largest = results[k] if results[k] > largest else largest
+
+
+@compiled
+def _nearest(columns: NDArray[np.float32], known: NDArray[np.bool_], at: int, k: int) -> np.int32:
+    """Minimum over known r of columns[r, k] + (r - at) ** 2; ``at`` may be outside."""
+    n = known.size
+    best = np.float32(_NEVER)
+    for step in range(max(0, -at, at - n + 1), max(at, n - 1 - at) + 1):
+        square = np.float32(step * step)
+        if square >= best:
+            break
+        if 0 <= at + step < n and known[at + step]:
+            best = min(best, columns[at + step, k] + square)
+        if 0 <= at - step < n and known[at - step]:
+            best = min(best, columns[at - step, k] + square)
+    return np.int32(best)
