@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Samples on each side that a point's value is made of, counted along all three axes together:
-# the cardinal cubic spline falls by 0.27 a sample, to 5e-11 at this distance.
-REACH = 18
-_WIDTH = 40  # samples along the last axis; room for 2 * REACH + 2, and whole vectors
+# the cardinal cubic spline falls by 0.27 a sample, to 4e-12 at this distance.
+REACH = 20
+_WIDTH = 48  # samples along the last axis; room for 2 * REACH + 2, and whole vectors
 _NARROW = 16  # as many where 7 on each side are enough
 _CUBIC_POLE = 3.0**0.5 - 2.0
 _QUADRATIC_POLE = 8.0**0.5 - 3.0
