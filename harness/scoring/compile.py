@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from harness.challenge.model import FieldFormat, Layout
@@ -12,6 +14,9 @@ from harness.evaluate.metrics import (
     label_metrics,
     landmark_errors,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _GRID = (12, 10, 14)
 _HALF = (6, 5, 7)
@@ -35,26 +40,18 @@ def compile_all() -> None:
         landmark_errors(field, points, points + 1, (1.0, 1.0, 1.0))
 
 
-def _fields(numbers: np.random.Generator) -> list[FieldVolumes]:
-    first = [
-        FieldVolumes.from_array(numbers.normal(0, 4, (3, *grid)).astype(dtype), layout)
-        for grid, layout, dtype in (
-            (_GRID, Layout.CHANNELS_FIRST, np.float16),
-            (_GRID, Layout.CHANNELS_FIRST, np.float32),
-            (_HALF, Layout.CHANNELS_FIRST, np.float16),
-        )
-    ]
-    first[2] = first[2].upsampled()
+def _fields(numbers: np.random.Generator) -> Iterator[FieldVolumes]:
+    for grid in (_GRID, _HALF):
+        for dtype in (np.float16, np.float32, np.float64):
+            array = numbers.normal(0, 4, (3, *grid)).astype(dtype)
+            volumes = FieldVolumes.from_array(array, Layout.CHANNELS_FIRST)
+            yield volumes if grid == _GRID else volumes.upsampled()
     last = numbers.normal(0, 4, (*_GRID, 3))
-    for dtype, order in ((np.float16, "C"), (np.float32, "C"), (np.float64, "F")):
-        array = np.array(last, dtype, order="F" if order == "F" else "C")
-        kind = FieldFormat.NIFTI if order == "F" else FieldFormat.NPZ
-        first.append(FieldVolumes.from_array(array, Layout.CHANNELS_LAST, file_format=kind))
-    single = np.asfortranarray(last.astype(np.float32))
-    first.append(
-        FieldVolumes.from_array(single, Layout.CHANNELS_LAST, file_format=FieldFormat.NIFTI)
-    )
-    return first
+    for dtype in (np.float16, np.float32, np.float64):
+        yield FieldVolumes.from_array(last.astype(dtype), Layout.CHANNELS_LAST)
+    for precision in (np.float32, np.float64):
+        array = np.asfortranarray(last.astype(precision))
+        yield FieldVolumes.from_array(array, Layout.CHANNELS_LAST, file_format=FieldFormat.NIFTI)
 
 
 if __name__ == "__main__":

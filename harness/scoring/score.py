@@ -13,8 +13,6 @@ from harness import __version__, evaluate
 from harness.challenge.field_file import max_file_bytes
 from harness.check.source import open_source
 from harness.errors import DataError, FieldError, HarnessError
-from harness.evaluate.case import score_case
-from harness.evaluate.field_input import read_volumes
 from harness.evaluate.provenance import file_digest
 from harness.evaluate.record import CaseRecord, CaseState
 from harness.evaluate.truth import read_spacing_mm
@@ -74,6 +72,10 @@ class Scorer:
         if known is not None and digest is not None and known.inputs_digest == digest:
             return Outcome(record=known, reused=True)
         identity = {"field_sha256": field_sha256, "inputs_digest": digest}
+        # Here, as they bring Numba along: what is known already needs none of it.
+        from harness.evaluate.case import score_case  # noqa: PLC0415
+        from harness.evaluate.field_input import read_volumes  # noqa: PLC0415
+
         try:
             volumes = None
             if path is not None and job.field is not None:
