@@ -13,9 +13,11 @@ import shutil
 import signal
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
-from harness.errors import ConfigurationError, FieldError, HarnessError, MachineError
+from harness.errors import DataError, FieldError, HarnessError, MachineError
 from harness.evaluate.record import CaseState, EvaluationRecord
 from harness.scoring.capacity import workers_that_fit
 from harness.scoring.container import (
@@ -30,6 +32,9 @@ from harness.scoring.pool import Pool
 from harness.scoring.source import look_at_source
 from harness.store import write_result
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
 _ORGANISER = "HARNESS_ORGANISER"
 _COMPILED = "NUMBA_CACHE_DIR"
 _OURS = (
@@ -42,25 +47,39 @@ def main() -> int:
     # As a container's first process Python would ignore the request to stop.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     places = Places.of(os.environ)
-    try:
-        places.output.unlink(missing_ok=True)
-        with _scratch(places.output.parent) as folder:
-            _use_compiled_code(Path(folder))
-            _evaluate(places, Path(folder))
-    except FieldError as error:
-        _say(f"error: {error}")
-        return error.exit_code
-    except HarnessError as error:
-        if os.environ.get(_ORGANISER) == "1":
-            _say(f"error: {error}")
-        _say(_OURS.format(code=error.exit_code))
-        return error.exit_code
-    except OSError as error:
-        if os.environ.get(_ORGANISER) == "1":
-            _say(f"error: {error}")
-        _say(_OURS.format(code=MachineError.exit_code))
-        return MachineError.exit_code
+    with _only_voice() as say:
+        try:
+            places.output.unlink(missing_ok=True)
+            with _scratch(places.output.parent) as folder:
+                _use_compiled_code(Path(folder))
+                _evaluate(places, Path(folder))
+        except FieldError as error:
+            say(f"error: {error}")
+            return error.exit_code
+        except Exception as error:  # of the last resort: its text may be about the truth
+            code = error.exit_code if isinstance(error, HarnessError) else HarnessError.exit_code
+            if _is_for_the_organiser():
+                say(f"error: {error}")
+            say(_OURS.format(code=code))
+            return code
     return 0
+
+
+def _is_for_the_organiser() -> bool:
+    return os.environ.get(_ORGANISER) == "1"
+
+
+@contextmanager
+def _only_voice() -> Iterator[Callable[[str], None]]:
+    """A way to standard error that nothing else has, workers included: what libraries print there,
+    warnings and tracebacks, may name truth files. The organiser gets it all."""
+    if _is_for_the_organiser():
+        yield lambda text: _write(sys.stderr, text)
+        return
+    with os.fdopen(os.dup(2), "w") as voice, Path(os.devnull).open("w") as nowhere:
+        for descriptor in (1, 2):
+            os.dup2(nowhere.fileno(), descriptor)
+        yield lambda text: _write(voice, text)
 
 
 def _evaluate(places: Places, scratch: Path) -> None:
@@ -89,7 +108,7 @@ def _raise_if_ours(record: EvaluationRecord, exit_code: int) -> None:
             if case.state is CaseState.NOT_EVALUATED:
                 text = f"{task.name} {key}: {case.reason}"
                 is_truth = 0 < exit_code < FieldError.exit_code
-                raise ConfigurationError(text) if is_truth else MachineError(text)
+                raise DataError(text) if is_truth else MachineError(text)
 
 
 def _scratch(output: Path) -> tempfile.TemporaryDirectory[str]:
@@ -111,9 +130,9 @@ def _use_compiled_code(scratch: Path) -> None:
         os.environ[_COMPILED] = shutil.copytree(built, str(scratch / "compiled"))
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+def _write(stream: TextIO, text: str) -> None:
+    stream.write(text + "\n")
+    stream.flush()
 
 
 if __name__ == "__main__":

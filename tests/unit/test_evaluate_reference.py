@@ -164,7 +164,7 @@ def test_full_size(task: str, kind: str, tmp_path: Path) -> None:
 
 def write(field: NDArray[np.float32], stem: Path, kind: str) -> None:
     if kind == "full_npz":
-        np.savez_compressed(f"{stem}.npz", field.astype(np.float16))
+        np.savez(f"{stem}.npz", field.astype(np.float16))
     else:
         nib.nifti1.Nifti1Image(field, np.eye(4)).to_filename(f"{stem}.nii.gz")
 

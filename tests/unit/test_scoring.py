@@ -10,6 +10,7 @@ import sys
 import time
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,12 +27,14 @@ from harness.scoring.journal import open_journal
 from harness.scoring.pool import Pool
 from harness.scoring.source import look_at_source
 from tests.evaluation_data import config, write_config, write_field, write_labels, write_truth
+from tests.unit.test_start import has_ended
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from harness.scoring.evaluate import Evaluated
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -280,6 +283,34 @@ class TestWorkers:
             CaseState.SCORED,
         ]
 
+    def test_none_outlives_a_command_that_is_killed(self, team: Path) -> None:
+        script = team / "script.py"
+        script.write_text(IDLE)
+        with subprocess.Popen(
+            [sys.executable, str(script), str(team)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        ) as process:
+            assert process.stdout is not None
+            worker = psutil.Process(int(process.stdout.readline()))
+            process.kill()
+        psutil.wait_procs([worker], timeout=20)
+        assert has_ended(worker)
+
+
+# A command that goes on after its worker has answered.
+IDLE = """
+import sys, time
+from pathlib import Path
+from harness.scoring.pool import Pool
+from tests.unit.test_scoring import TestWorkers
+if __name__ == "__main__":
+    with Pool(1) as pool:
+        next(pool.run(TestWorkers().jobs(Path(sys.argv[1]))))
+        print(*pool.process_ids, flush=True)
+        time.sleep(60)
+"""
 
 # Ends the workers of a process one after the other, when each has had time to open its files.
 KILLER = """
@@ -371,3 +402,48 @@ class TestCommand:
         again = self.run(team, *self.OFFICIAL)
         assert again.returncode == 0
         assert "0 known" not in again.stderr
+
+
+class TestContainerEntry:
+    """As in the container, without one (tests/docker/test_evaluation_image.py has the rest)."""
+
+    def run(self, team: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+        places = {"INPUT": "fields", "GROUND_TRUTH": "gt", "OUTPUT": "out/metrics.json"}
+        (team / "out").mkdir(exist_ok=True)
+        environment = {f"HARNESS_{name}": str(team / path) for name, path in places.items()}
+        return subprocess.run(
+            [sys.executable, "-m", "harness.scoring"],
+            cwd=REPOSITORY,
+            env=os.environ | environment | variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def test_official_configuration(self, team: Path) -> None:
+        (team / "config.json").rename(team / "gt/Tiny_VAL_evaluation_config.json")
+        done = self.run(team)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        content = json.loads((team / "out/metrics.json").read_text(), parse_constant=pytest.fail)
+        assert content["aggregates"]["TRE_lm"]["mean"] == 0.0
+        assert all(case["labels"] == {} for case in content["detail"]["cases"].values())
+
+    def test_truth_that_only_a_worker_finds_broken(self, team: Path) -> None:
+        (team / "config.json").rename(team / "gt/Tiny_VAL_evaluation_config.json")
+        labels = team / "gt/labelsTs/X_0001_0000.nii.gz"
+        content = bytearray(labels.read_bytes())
+        content[-8] ^= 1  # its checksum
+        labels.write_bytes(content)
+        done = self.run(team)
+        assert done.returncode == 11
+        assert done.stdout == ""
+        assert len(done.stderr.splitlines()) == 1
+        assert "X_0001" not in done.stderr
+        assert not (team / "out/metrics.json").exists()
+        assert str(labels) in self.run(team, HARNESS_ORGANISER="1").stderr
+
+    def test_challenge_in_place_of_a_configuration(self, team: Path) -> None:
+        done = self.run(team)
+        assert done.returncode == 11
+        done = self.run(team, HARNESS_CHALLENGE="learn2reg2021", HARNESS_ORGANISER="1")
+        assert "expected a list of pairs (task_01/pairs_val.csv" in done.stderr
