@@ -10,7 +10,6 @@ import numpy as np
 from harness.evaluate.kernels.layout import look_up, transpose
 from harness.evaluate.kernels.warp import warp_and_count
 from harness.evaluate.surfaces import robust_hausdorff_vox
-from harness.evaluate.surfaces_mm import surface_distances
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,6 +87,9 @@ def label_metrics(
     hd95_vox = robust_hausdorff_vox(fixed_map, warped_map, present) if surfaces else None
     hd95_mm = mean_mm = None
     if extras and spacing_mm is not None:
+        # Here, as it needs SciPy: 20 MB of each worker that has no other use for it.
+        from harness.evaluate.surfaces_mm import surface_distances  # noqa: PLC0415
+
         spacing = tuple(spacing_mm)[:: -1 if reverse else 1]
         hd95_mm, mean_mm = np.full((2, len(present)), np.nan)
         for index in np.flatnonzero(present):

@@ -12,7 +12,7 @@ from surface_distance import lookup_tables
 
 from bench.support import reference
 from harness.challenge.model import FieldFormat, Layout
-from harness.evaluate import surfaces
+from harness.evaluate import accuracy, surfaces
 from harness.evaluate.kernels.surface import REACH
 from harness.evaluate.metrics import (
     FieldVolumes,
@@ -121,6 +121,29 @@ def test_labels_far_from_where_they_belong() -> None:
     expected = reference.hd95(fixed, moving, warped, (1, 2, 3))
     assert expected.max() > 2 * REACH
     np.testing.assert_array_equal(found.hd95_vox, expected)
+
+
+def test_the_first_look_has_the_same_numbers() -> None:
+    rng = np.random.default_rng(10)
+    grid = (22, 20, 24)
+    fixed, moving = (random_labels(rng, grid, 4) for _ in range(2))
+    half = np.moveaxis(random_field(rng, (11, 10, 12), 1, 3), 3, 0).astype(np.float16)
+    field = FieldVolumes.from_array(half, Layout.CHANNELS_FIRST).upsampled()
+    vectors = accuracy.upsample(half, grid)
+    np.testing.assert_allclose(np.stack(field.components), vectors, atol=1e-6)
+    found = label_metrics(fixed, moving, field, (1, 2, 3, 7), surfaces=False)
+    warped = accuracy.warp_labels(moving, vectors)
+    expected = accuracy.dice(fixed, moving, warped, (1, 2, 3, 7))
+    np.testing.assert_array_equal(found.dice, expected)
+    share = jacobian_metrics(field).folded_percent
+    assert share == pytest.approx(accuracy.folded_percent(vectors))
+    points = rng.uniform(0, 19, (20, 3))
+    for one, other in ((field, vectors), (None, None)):
+        np.testing.assert_allclose(
+            landmark_errors(one, points, points + 1, (1, 2, 3)),
+            accuracy.landmark_errors(other, points, points + 1, (1, 2, 3)),
+            atol=1e-5,
+        )
 
 
 def test_surfaces_in_parts_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ def compiled(function: F) -> F:
     try:
         return _compile(function)
     except RuntimeError:  # no place to keep it
-        numba.config.CACHE_DIR = str(_private_folder())  # type: ignore[attr-defined]
+        numba.config.CACHE_DIR = str(private_folder())  # type: ignore[attr-defined]
         return _compile(function)
 
 
@@ -34,7 +34,9 @@ def _compile(function: F) -> F:
     return cast("F", numba.njit(cache=True, error_model="numpy")(function))
 
 
-def _private_folder() -> Path:
+def private_folder() -> Path:
+    """A folder for compiled code that only this user can write to: the same one next time, unless
+    somebody was there first; made if absent."""
     folder = Path(tempfile.gettempdir()) / f"harness-kernels-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700)
