@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from harness.challenge.model import DEFAULT_CHALLENGE
-from harness.cli_options import ChallengeOption, RunsOption  # noqa: TC001 - for typer
+from harness.cli_options import RunsOption  # noqa: TC001 - for typer
+from harness.cli_upload import ChallengeOrRunsOption  # noqa: TC001
 
 _OFFICIAL = "In place of the official evaluation script"
 
@@ -20,7 +20,7 @@ def evaluate(
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="PATH...",
+            metavar="PATH",
             help="Folders of fields, zips, run directories or ids of dry runs. "
             "\\[default: submission]",
             show_default=False,
@@ -45,7 +45,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    challenge: ChallengeOption = DEFAULT_CHALLENGE,
+    challenge: ChallengeOrRunsOption = None,
     task: Annotated[
         list[str] | None,
         typer.Option("--task", help="Only this task; may be said several times."),

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import console
-from harness.challenge.model import load_challenge
+from harness.challenge.model import builtin_names, load_challenge
 from harness.check.source import find_run
 from harness.console_evaluate import Rows, show_cases, show_tables
-from harness.errors import FieldError, Interrupted
+from harness.errors import ChallengeError, FieldError, Interrupted
 from harness.evaluate.record import CaseState
 from harness.live import Counter
 from harness.scoring.capacity import workers_that_fit
@@ -28,6 +28,7 @@ from harness.store import cases_path, evaluation_path, write_result
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from harness.challenge.model import Challenge
     from harness.evaluate.record import EvaluationRecord
     from harness.evaluate.rules import TaskCases
     from harness.scoring.evaluate import Rulebook
@@ -44,7 +45,7 @@ class Request:
     paths: tuple[Path, ...]
     truth: Path | None
     data: Path | None
-    challenge: str
+    challenge: str | None
     tasks: tuple[str, ...]
     config: Path | None
     output: Path | None
@@ -109,13 +110,31 @@ def _rules(request: Request) -> tuple[Rulebook, tuple[TaskCases, ...]]:
         truth = request.truth or request.data or Path("ground-truth")
         rulebook, task = cases_of_config(request.config, truth, extras=extras, initial=initial)
         return rulebook, (task,)
-    challenge = load_challenge(request.challenge)
+    challenge = _challenge(request)
     data = request.data
     truth = request.truth or (data or Path("test")).resolve().parent / "truth"
     tasks = cases_of_challenge(challenge, truth, data, request.tasks)
     if data is not None:
         check_images(tasks, truth, data)
     return rulebook_of_challenge(challenge, extras=extras, initial=initial), tasks
+
+
+def _challenge(request: Request) -> Challenge:
+    """The one that was named, else that of the runs among the paths, else the default."""
+    if request.challenge is not None:
+        return load_challenge(request.challenge)
+    runs = [run for path in request.paths if (run := find_run(path, request.runs)) is not None]
+    names = sorted({run.read_record().challenge for run in runs})
+    if len(names) > 1:
+        raise ChallengeError(
+            f"expected runs under one challenge, found {' and '.join(names)}; evaluate them apart"
+        )
+    if names and names[0] not in builtin_names():
+        raise ChallengeError(
+            f"{runs[0].path}: this run was under the challenge {names[0]}, which is not built in; "
+            "name its file with --challenge"
+        )
+    return load_challenge(names[0]) if names else load_challenge()
 
 
 def _plan(request: Request, tasks: Sequence[TaskCases], *, all_tasks: bool) -> Iterator[_Planned]:

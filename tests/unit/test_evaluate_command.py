@@ -192,3 +192,17 @@ def test_the_command_line_does_not_wait_for_numba() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_a_run_says_under_which_challenge_it_was(site: Path) -> None:
+    for name, challenge in (("a", "tiny"), ("b", "lumir2024")):
+        run = RunDirectory(site / f"runs/local/{name}")
+        run.fields_dir.mkdir(parents=True)
+        run.write_record(CLEAN.model_copy(update={"challenge": challenge}))
+    invoke = CliRunner().invoke
+    done = invoke(app, ["evaluate", "a", "--truth", "truth"])
+    assert "under the challenge tiny, which is not built in" in str(done.exception)
+    done = invoke(app, ["evaluate", "a", "b", "--truth", "truth"])
+    assert "expected runs under one challenge, found lumir2024 and tiny" in str(done.exception)
+    done = invoke(app, ["evaluate", "b", "--truth", "truth"])
+    assert "LUMIR_dataset.json" in str(done.exception)
