@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.evaluate.kernels.surface import (
+    REACH,
     find_elements,
     group,
+    place_shift,
     search_far,
     search_near,
     search_tables,
@@ -31,6 +33,15 @@ _MAX_ELEMENTS = 4_000_000
 
 _SAMPLED = 64  # elements that tell which way to measure
 _BITS_OF_RANK = 5  # room for the ranks of the 13 different areas
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Space:
+    """How places are written down, and the tables that searching among them needs."""
+
+    shift: int
+    wide: int
+    tables: tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +69,15 @@ def robust_hausdorff_vox(
     """
     found = np.full(len(wanted), np.nan)
     shape = (fixed.shape[0] + 1, fixed.shape[1] + 1, fixed.shape[2] + 1)
-    tables = search_tables(shape)
+    space = _Space(shift=place_shift(shape), wide=shape[1] + 2 * REACH, tables=search_tables(shape))
     for both in _in_parts(fixed, warped, wanted):
         for index in np.flatnonzero(both[0].starts[1:] > both[0].starts[:-1]).tolist():
             (places, codes), (other_places, other_codes) = (one.of(index) for one in both)
             if not len(other_places):
                 found[index] = np.inf
                 continue
-            there = _squares(places, other_places, shape, tables)
-            back = _squares(other_places, places, shape, tables)
+            there = _squares(places, other_places, space)
+            back = _squares(other_places, places, space)
             found[index] = max(_robust_maximum(there, codes), _robust_maximum(back, other_codes))
     return found
 
@@ -99,13 +110,14 @@ def _find_both(
 ) -> tuple[tuple[_Elements, _Elements] | None, NDArray[np.int64]]:
     """The elements, None if they are more than there is room for, and how many of each index."""
     found = []
+    shift = place_shift(tuple(n + 1 for n in fixed.shape))
     total = np.zeros(len(wanted), np.int64)
     for indices in (fixed, warped):
         owners = np.empty(room, indices.dtype)
         places = np.empty(room, np.int32)
         codes = np.empty(room, np.uint8)
         counts = np.zeros(len(wanted), np.int64)
-        n = find_elements(indices, wanted, owners, places, codes, counts)
+        n = find_elements(indices, wanted, owners, places, codes, counts, shift)
         total += counts
         if total.sum() > room:
             continue
@@ -121,18 +133,17 @@ def _find_both(
 def _squares(
     places: NDArray[np.int32],
     others: NDArray[np.int32],
-    shape: tuple[int, int, int],
-    tables: tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
+    space: _Space,
 ) -> NDArray[np.int32]:
     """Squared distance of each place to the nearest of the others."""
     squares = np.full(len(places), -1, np.int32)
     some = places[:: max(len(places) // _SAMPLED, 1)]
-    n_far = search_near(some, others, shape, *tables, squares[: len(some)])
+    n_far = search_near(some, others, space.shift, *space.tables, squares[: len(some)])
     if 2 * n_far > len(some):  # a field that is grossly wrong: looking around would be in vain
         squares[:] = -1
-        search_far(places, others, shape, squares)
-    elif search_near(places, others, shape, *tables, squares):
-        search_far(places, others, shape, squares)
+        search_far(places, others, space.shift, space.wide, squares)
+    elif search_near(places, others, space.shift, *space.tables, squares):
+        search_far(places, others, space.shift, space.wide, squares)
     return squares
 
 

@@ -25,16 +25,19 @@ def find_elements(
     places: NDArray[np.int32],
     codes: NDArray[np.uint8],
     counts: NDArray[np.int64],
+    shift: int,
 ) -> int:
     """Surface elements of all ``wanted`` indices (0 is none) of an index map (A, B, C).
 
-    Element n has the index ``owners[n]``, the corner ``places[n]`` of (A + 1, B + 1, C + 1)
-    corners, counted along the last axis first, and the code ``codes[n]``. Corner (i, j, k) is
-    where the voxels from (i - 1, j - 1, k - 1) to (i, j, k) meet. Outside the map the index is 0.
-    ``counts`` gets the elements of each index. Returns how many there are in all: if more than the
-    arrays hold, the rest is only counted.
+    Element n has the index ``owners[n]``, the code ``codes[n]``, and lies at the corner
+    ``places[n]``: row << shift | position, in a map of (A + 1, B + 1, C + 1) corners with a rim of
+    REACH on all sides, whose rows along the last axis are counted, so that no search has to divide.
+    Corner (i, j, k) is where the voxels from (i - 1, j - 1, k - 1) to (i, j, k) meet. Outside the
+    map the index is 0. ``counts`` gets the elements of each index. Returns how many there are in
+    all: if more than the arrays hold, the rest is only counted.
     """
     na, nb, nc = indices.shape
+    wide = nb + 1 + 2 * REACH
     found = 0
     rows = np.zeros((4, nc + 2), indices.dtype)
     mixed = np.empty(nc + 1, indices.dtype)
@@ -59,7 +62,7 @@ def find_elements(
                 anything |= differs
             if anything == 0:
                 continue
-            base = (i * (nb + 1) + j) * (nc + 1)
+            base = (((i + REACH) * wide + j + REACH) << shift) + REACH
             for k in range(nc + 1):
                 if mixed[k] == 0:
                     continue
@@ -104,6 +107,11 @@ def group(
         ordered_codes[to] = codes[n]
 
 
+def place_shift(shape: tuple[int, ...]) -> int:
+    """How many bits the position in a row of a map of this many corners needs, rim and all."""
+    return (shape[2] + 2 * REACH).bit_length()
+
+
 def search_tables(shape: tuple[int, ...]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """For :func:`search_near`, on corners of this shape: an empty bit map with a rim, the rows
     around a row as (squared distance, step in the map), nearest first, and for each pattern of
@@ -127,7 +135,7 @@ def search_tables(shape: tuple[int, ...]) -> tuple[NDArray[Any], NDArray[Any], N
 def search_near(
     places: NDArray[np.int32],
     others: NDArray[np.int32],
-    shape: tuple[int, int, int],
+    shift: int,
     bits: NDArray[np.uint64],
     rows: NDArray[np.int32],
     nearest: NDArray[np.int32],
@@ -139,29 +147,25 @@ def search_near(
     first, until no row can have a nearer one. Returns how many were out of reach; those get -1.
     ``bits`` is empty before and after.
     """
-    nb, nc = shape[1], shape[2]
-    wide = nb + 2 * REACH
     one = np.uint64(1)
     full = np.uint64((1 << _WINDOW) - 1)
+    within = (1 << shift) - 1
     for other in others:
-        c = other % nc + REACH
-        row = (other // nc // nb + REACH) * wide + other // nc % nb + REACH
-        bits[row, c >> 6] |= one << np.uint64(c & 63)
+        position = other & within
+        bits[other >> shift, position >> 6] |= one << np.uint64(position & 63)
     n_far = 0
     for n in range(places.size):
-        place = places[n]
-        c = place % nc
-        ab = place // nc
-        row = (ab // nb + REACH) * wide + ab % nb + REACH
-        word, shift = c >> 6, np.uint64(c & 63)
+        row = places[n] >> shift
+        start = (places[n] & within) - REACH
+        word, offset = start >> 6, np.uint64(start & 63)
         best = _NEVER
         for r in range(rows.shape[0]):
             if rows[r, 0] >= best:
                 break
             line = row + rows[r, 1]
-            window = bits[line, word] >> shift
-            if shift > np.uint64(64 - _WINDOW):
-                window |= bits[line, word + 1] << (np.uint64(64) - shift)
+            window = bits[line, word] >> offset
+            if offset > np.uint64(64 - _WINDOW):
+                window |= bits[line, word + 1] << (np.uint64(64) - offset)
             best = min(best, rows[r, 0] + nearest[window & full])
         if best <= REACH * REACH:
             squares[n] = best
@@ -169,9 +173,7 @@ def search_near(
             squares[n] = -1
             n_far += 1
     for other in others:
-        c = other % nc + REACH
-        row = (other // nc // nb + REACH) * wide + other // nc % nb + REACH
-        bits[row, c >> 6] = 0
+        bits[other >> shift, (other & within) >> 6] = 0
     return n_far
 
 
@@ -179,7 +181,8 @@ def search_near(
 def search_far(
     places: NDArray[np.int32],
     others: NDArray[np.int32],
-    shape: tuple[int, int, int],
+    shift: int,
+    wide: int,
     squares: NDArray[np.int32],
 ) -> None:
     """The squared distances that :func:`search_near` left at -1, whatever they are.
@@ -189,35 +192,35 @@ def search_far(
     that hold others; planes of the second one that hold such elements; then only these elements. A
     step goes on only while it can make a distance smaller.
     """
-    nb, nc = shape[1], shape[2]
+    within = (1 << shift) - 1
     far = np.flatnonzero(squares < 0)
     if far.size * others.size < _FEW:
-        _compare_all(places, others, shape, squares)
+        _compare_all(places, others, shift, wide, squares)
         return
-    low, high = _box(others, nb, nc)
-    far_low, far_high = _box(places[far], nb, nc)
+    low, high = _box(others, shift, wide)
+    far_low, far_high = _box(places[far], shift, wide)
     a, b = high[0] - low[0] + 1, high[1] - low[1] + 1
     start = min(low[2], far_low[2])
     c = max(high[2], far_high[2]) - start + 1
-    row_of = _rows_of(others, nb, nc, low, a, b)
+    row_of = _rows_of(others, shift, wide, low, a, b)
     along = np.full((row_of.max() + 1, c), np.float32(_NEVER), np.float32)
     for other in others:
-        row = row_of[other // nc // nb - low[0], other // nc % nb - low[1]]
-        along[row, other % nc - start] = 0.0
+        row = row_of[((other >> shift) // wide) - low[0], ((other >> shift) % wide) - low[1]]
+        along[row, (other & within) - start] = 0.0
     for row in range(along.shape[0]):
         _spread_along(along[row])
     known = np.zeros(a, np.bool_)
     for i in range(a):
         known[i] = row_of[i].max() >= 0
     across = np.empty((a, c), np.float32)
-    order = far[np.argsort(places[far] // nc % nb, kind="mergesort")]
+    order = far[np.argsort((places[far] >> shift) % wide, kind="mergesort")]
     first = 0
     while first < order.size:
-        j = places[order[first]] // nc % nb
+        j = (places[order[first]] >> shift) % wide
         end = first
         left, right = c, -1
-        while end < order.size and places[order[end]] // nc % nb == j:
-            k = places[order[end]] % nc - start
+        while end < order.size and (places[order[end]] >> shift) % wide == j:
+            k = (places[order[end]] & within) - start
             left, right = min(left, k), max(right, k)
             end += 1
         for i in range(a):
@@ -225,20 +228,21 @@ def search_far(
                 _nearest_row(along, row_of[i], j - low[1], left, right + 1, across[i])
         for m in range(first, end):
             place = places[order[m]]
-            i, k = place // nc // nb - low[0], place % nc - start
+            i, k = ((place >> shift) // wide) - low[0], (place & within) - start
             squares[order[m]] = _nearest(across, known, i, k)
         first = end
 
 
 @compiled
 def _box(
-    places: NDArray[np.int32], nb: int, nc: int
+    places: NDArray[np.int32], shift: int, wide: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The smallest and the largest position along each axis."""
+    within = (1 << shift) - 1
     low = np.full(3, _NEVER, np.int64)
     high = np.full(3, -1, np.int64)
     for place in places:
-        position = (place // nc // nb, place // nc % nb, place % nc)
+        position = (((place >> shift) // wide), ((place >> shift) % wide), (place & within))
         for axis in range(3):
             low[axis] = min(low[axis], position[axis])
             high[axis] = max(high[axis], position[axis])
@@ -247,13 +251,13 @@ def _box(
 
 @compiled
 def _rows_of(
-    places: NDArray[np.int32], nb: int, nc: int, low: NDArray[np.int64], a: int, b: int
+    places: NDArray[np.int32], shift: int, wide: int, low: NDArray[np.int64], a: int, b: int
 ) -> NDArray[np.int32]:
     """(a, b): numbers from 0 for the rows along the last axis that hold a place, -1 for others."""
     numbers = np.full((a, b), np.int32(-1), np.int32)
     n = 0
     for place in places:
-        i, j = place // nc // nb - low[0], place // nc % nb - low[1]
+        i, j = ((place >> shift) // wide) - low[0], ((place >> shift) % wide) - low[1]
         if numbers[i, j] < 0:
             numbers[i, j] = n
             n += 1
@@ -264,17 +268,18 @@ def _rows_of(
 def _compare_all(
     places: NDArray[np.int32],
     others: NDArray[np.int32],
-    shape: tuple[int, int, int],
+    shift: int,
+    wide: int,
     squares: NDArray[np.int32],
 ) -> None:
-    nb, nc = np.int32(shape[1]), np.int32(shape[2])
-    c = others % nc
-    b = others // nc % nb
-    a = others // nc // nb
+    within = (1 << shift) - 1
+    c = (others & within).astype(np.int32)
+    b = ((others >> shift) % wide).astype(np.int32)
+    a = ((others >> shift) // wide).astype(np.int32)
     for n in range(places.size):
         if squares[n] < 0:
             place = places[n]
-            pc, pb, pa = place % nc, place // nc % nb, place // nc // nb
+            pc, pb, pa = (place & within), ((place >> shift) % wide), ((place >> shift) // wide)
             best = np.int32(_NEVER)
             for m in range(others.size):
                 da, db, dc = a[m] - pa, b[m] - pb, c[m] - pc
