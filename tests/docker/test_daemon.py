@@ -31,7 +31,7 @@ from tests.docker.conftest import shell_spec
 from tests.docker.test_docker_engine import wait_for_log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from harness.engine.base import Image
     from harness.engine.container import ContainerExecution
@@ -306,8 +306,12 @@ def test_hangs_while_a_helper_is_started_or_ended(
     started.start()
     assert started.read_line(10) == b"up\n"
     daemon.send(signal.SIGSTOP)
+    actions: tuple[tuple[str, Callable[[], object]], ...] = (
+        ("ending", lambda: started.end(0.5)),
+        ("starting", not_started.start),
+    )
     try:
-        for doing, act in (("ending", lambda: started.end(0.5)), ("starting", not_started.start)):
+        for doing, act in actions:
             start_s = time.monotonic()
             with pytest.raises(EngineError, match=rf"{doing} hung: .* did not answer within 1 s"):
                 act()
