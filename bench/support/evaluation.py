@@ -110,8 +110,6 @@ def _with_keypoints(fixed: Path, moving: Path, mask: Path, folder: Path) -> tupl
 
 
 def _field_files(half_path: Path, folder: Path, *, wrong: bool) -> dict[Kind, Path]:
-    from scipy import ndimage  # noqa: PLC0415 - only the process that makes the cases needs it
-
     folder.mkdir(parents=True, exist_ok=True)
     name = half_path.stem
     files = {
@@ -121,6 +119,8 @@ def _field_files(half_path: Path, folder: Path, *, wrong: bool) -> dict[Kind, Pa
     }
     if all(path.exists() for path in files.values()):
         return files
+    from scipy import ndimage  # noqa: PLC0415 - only who makes the files needs it
+
     with np.load(half_path) as arrays:
         half = arrays[arrays.files[0]].astype(np.float32)
     if wrong:
@@ -158,6 +158,7 @@ def _map(path: Path) -> NDArray[Any]:
 
 
 def evaluate_ours(case: Case) -> Outcome:
+    from harness.evaluate.memory import give_back_memory  # noqa: PLC0415 - as below
     from harness.evaluate.metrics import (  # noqa: PLC0415 - not in a worker that has no use for it
         FieldVolumes,
         jacobian_metrics,
@@ -181,6 +182,8 @@ def evaluate_ours(case: Case) -> Outcome:
     else:
         start, end = (np.loadtxt(path, delimiter=",") for path in (case.fixed, case.moving))
         numbers.append(float(landmark_errors(field, start, end, _spacing(case.mask)).mean()))
+    del field
+    give_back_memory()
     return _outcome(start_s, numbers)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.evaluate.kernels.compiled import private_folder
+from harness.evaluate.memory import give_back_memory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,3 +64,10 @@ def test_a_folder_that_others_may_write_to_is_not_used(temporary: Path) -> None:
     (temporary / "elsewhere").mkdir()
     folder.symlink_to(temporary / "elsewhere")
     assert private_folder() != folder
+
+
+def test_memory_can_be_given_back_at_any_time() -> None:
+    give_back_memory()
+    block = bytearray(1 << 22)
+    give_back_memory()
+    assert not any(block)
