@@ -18,12 +18,15 @@ _ONE_THREAD = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "
 def work(connection: Connection) -> None:
     for name in _ONE_THREAD:
         os.environ[name] = "1"
-    from harness.scoring.score import Scorer  # noqa: PLC0415 - after the number of threads is set
+    # After the number of threads is set.
+    from harness.evaluate.memory import give_back_memory  # noqa: PLC0415
+    from harness.scoring.score import Scorer  # noqa: PLC0415
 
     with connection, Scorer() as scorer:
         while True:
             try:
                 job = connection.recv()
                 connection.send(scorer.score(job))
+                give_back_memory()
             except (EOFError, BrokenPipeError, ConnectionResetError):
                 return  # nobody asks or listens any more
