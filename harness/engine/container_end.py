@@ -37,6 +37,7 @@ _OF_THE_IMAGE = (
     "error during container init: mkdir",  # a WORKDIR where nothing can be written
     "chdir to cwd",
     "not a directory",  # a file where a folder is to be mounted
+    "cannot be mounted because it is inside",  # a link to /proc where something is mounted
     "exec format error",
 )
 _REMOVAL_S = 1.0  # from a kill by `docker rm -f` until the container is gone
