@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ from tests.docker.conftest import shell_spec
 from tests.docker.test_docker_engine import wait_for_log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from harness.engine.base import Image
     from harness.engine.container import ContainerExecution
@@ -307,7 +308,11 @@ def test_hangs_while_a_helper_is_started_or_ended(
     assert started.read_line(10) == b"up\n"
     daemon.send(signal.SIGSTOP)
     try:
-        for doing, act in (("ending", lambda: started.end(0.5)), ("starting", not_started.start)):
+        acts: tuple[tuple[str, Callable[[], object]], ...] = (
+            ("ending", partial(started.end, 0.5)),
+            ("starting", not_started.start),
+        )
+        for doing, act in acts:
             start_s = time.monotonic()
             with pytest.raises(EngineError, match=rf"{doing} hung: .* did not answer within 1 s"):
                 act()

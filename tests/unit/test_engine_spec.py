@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from harness.engine.container_end import failed_start
 from harness.engine.deadline import Request, within
 from harness.engine.docker import DockerEngine, connect_error
 from harness.engine.image_build import BuildTranscript, base_default
+from harness.engine.kernel import open_files_limit
 from harness.engine.owner import OWNER_LABEL, Owner
 from harness.errors import BuildError, EngineError, EngineMissing, EngineUnreachable
 from tests.tiny import tiny_challenge
@@ -225,6 +227,11 @@ def test_container_names_are_valid_and_unique() -> None:
         assert len(name) < 100
         assert not set(name) & set("/ ")
     assert unique_name(spec()) != unique_name(spec())
+
+
+def test_limit_of_open_files_is_read_from_the_kernel() -> None:
+    assert open_files_limit(os.getpid()) == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    assert open_files_limit(2**22 + 1) is None
 
 
 class TestOwner:
