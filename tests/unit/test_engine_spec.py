@@ -17,9 +17,10 @@ import pytest
 from harness.engine.arguments import check_image, container_arguments, unique_name
 from harness.engine.base import BindMount, EngineName, Image, Isolation, RunSpec
 from harness.engine.choose import choose_engine
+from harness.engine.connection import connect_error
 from harness.engine.container_end import failed_start
 from harness.engine.deadline import Request, within
-from harness.engine.docker import DockerEngine, connect_error
+from harness.engine.docker import DockerEngine
 from harness.engine.image_build import BuildTranscript, base_default
 from harness.engine.kernel import open_files_limit
 from harness.engine.owner import OWNER_LABEL, Owner

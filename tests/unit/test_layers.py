@@ -81,6 +81,7 @@ TOP = {
     "cli_import",
     "cli_options",
     "cli_recover",
+    "cli_run",
     "cli_show",
     "cli_upload",
     "console",
