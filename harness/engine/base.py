@@ -103,7 +103,7 @@ class Usage:
     ``memory_limit_hits``: how often it came to that limit, which not every kernel counts although
     it says zero; seen, as the peak, no earlier than the kills.
     ``refused_processes``: how often its limit of processes held. ``printed_bytes``: all that it
-    printed, kept in the log or not.
+    printed, kept in the log or not. ``open_files``: how many a process of it may have open.
     """
 
     cpu_s: float | None = None
@@ -112,6 +112,7 @@ class Usage:
     memory_limit_hits: int | None = None
     refused_processes: int | None = None
     printed_bytes: int | None = None
+    open_files: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

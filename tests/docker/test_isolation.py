@@ -360,6 +360,13 @@ class TestUsage:
         assert used.memory_limit_hits is not None  # Linux 6.18 leaves it at zero
         assert used.memory_peak_bytes > 0.8 * 64 * MIB, "else the machine would be blamed"
 
+    def test_open_files(self, shell: MakeRun, folder: Path) -> None:
+        """Whether the engine may raise the limit or not, it is what the submission sees."""
+        with shell("ulimit -n; echo up; sleep 30") as execution:
+            execution.start()
+            wait_for_log(folder, "up")
+            assert execution.usage().open_files == int(log_of(folder).split()[0])
+
     def test_refused_processes(self, shell: MakeRun) -> None:
         """The shell that is refused one ends; what became a sleep without forking stays."""
         script = "(for i in 1 2 3 4 5 6; do sleep 30 & done) & exec sleep 30"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -16,10 +17,12 @@ import pytest
 from harness.engine.arguments import check_image, container_arguments, unique_name
 from harness.engine.base import BindMount, EngineName, Image, Isolation, RunSpec
 from harness.engine.choose import choose_engine
+from harness.engine.connection import connect_error
 from harness.engine.container_end import failed_start
 from harness.engine.deadline import Request, within
-from harness.engine.docker import DockerEngine, connect_error
+from harness.engine.docker import DockerEngine
 from harness.engine.image_build import BuildTranscript, base_default
+from harness.engine.kernel import open_files_limit
 from harness.engine.owner import OWNER_LABEL, Owner
 from harness.errors import BuildError, EngineError, EngineMissing, EngineUnreachable
 from tests.tiny import tiny_challenge
@@ -226,6 +229,11 @@ def test_container_names_are_valid_and_unique() -> None:
         assert len(name) < 100
         assert not set(name) & set("/ ")
     assert unique_name(spec()) != unique_name(spec())
+
+
+def test_limit_of_open_files_is_read_from_the_kernel() -> None:
+    assert open_files_limit(os.getpid()) == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    assert open_files_limit(2**22 + 1) is None
 
 
 class TestOwner:

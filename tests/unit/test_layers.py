@@ -84,6 +84,7 @@ TOP = {
     "cli_import",
     "cli_options",
     "cli_recover",
+    "cli_run",
     "cli_show",
     "cli_upload",
     "console",
