@@ -203,8 +203,8 @@ def test_what_cannot_begin(
 @pytest.mark.parametrize("option", [("--read-only-root",), ("--runtime", "runsc")])
 def test_what_the_engine_cannot_do_costs_nothing(team: Path, option: tuple[str, ...]) -> None:
     done = harness("run", "--challenge", "tiny.yaml", *option, cwd=team)
-    assert done.returncode == errors.EngineError.exit_code, done.stderr
-    assert "are for containers" in done.stderr
+    assert done.returncode == errors.OptionError.exit_code, done.stderr
+    assert f"{' '.join(option)}: expected containers, and the process engine" in done.stderr
     assert list((team / "runs").glob("*/*")) == []
 
 
