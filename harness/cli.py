@@ -15,6 +15,7 @@ from harness import (
     __version__,
     cli_challenge,
     cli_doctor,
+    cli_evaluate,
     cli_fields,
     cli_import,
     cli_recover,
@@ -181,6 +182,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 app.add_typer(cli_import.app)
 app.add_typer(cli_upload.app)
+app.add_typer(cli_evaluate.app)
 
 
 def main(ahead: ChildProgram | None = None) -> None:

@@ -193,12 +193,13 @@ def _as_written(pair: Pair, path: PurePosixPath | None) -> Pair:
 def _unseen(
     collected: dict[str, CollectedField], timings: tuple[PairTiming, ...]
 ) -> tuple[str, ...]:
-    """A field that is there was completed once. Not to have seen that is the witness's gap: a
-    median without just these pairs would be a wrong number."""
+    """A file that is there was completed once. Not to have seen that is the witness's gap: a
+    median without just these pairs would be a wrong number. A folder was not, nor what lies behind
+    a link to one."""
     keys = [
         timing.key
         for timing in timings
-        if timing.finished_ns is None and collected[timing.key].state is not FieldState.MISSING
+        if timing.finished_ns is None and collected[timing.key].modified_ns is not None
     ]
     if not keys:
         return ()

@@ -61,6 +61,10 @@ class Evidence:
         return self.fields.count(state)
 
     @property
+    def killed_for_memory(self) -> bool:
+        return bool(self.ending.out_of_memory or self.ending.memory_kills)
+
+    @property
     def unfinished(self) -> bool:
         return bool(
             self.count(FieldState.MISSING)
@@ -94,7 +98,7 @@ def judge(evidence: Evidence) -> Verdict:
 
 
 def _cut_short(cut: CutRecord, evidence: Evidence) -> Verdict:
-    warnings = []
+    warnings = _limits_met(evidence)  # a worker that died is what many hang for
     if evidence.ending.engine_failure is not None:
         warnings.append(f"after that the engine failed: {evidence.ending.engine_failure}")
     if uncollected := evidence.count(FieldState.UNCOLLECTED):
@@ -167,8 +171,7 @@ def _by_itself(evidence: Evidence, exit_code: int) -> Verdict:
     ending = evidence.ending
     missing, invalid = evidence.count(FieldState.MISSING), evidence.count(FieldState.INVALID)
     uncollected, valid = evidence.count(FieldState.UNCOLLECTED), evidence.count(FieldState.VALID)
-    killed_for_memory = bool(ending.out_of_memory or ending.memory_kills)
-    if killed_for_memory and (exit_code or evidence.unfinished):
+    if evidence.killed_for_memory and (exit_code or evidence.unfinished):
         return _out_of_memory(evidence, exit_code)
     failed_pairs = exit_code == PairsFailed.exit_code and missing and not invalid
     if ending.refused_processes and (exit_code or evidence.unfinished):
@@ -189,7 +192,7 @@ def _by_itself(evidence: Evidence, exit_code: int) -> Verdict:
         if valid != 1
         else "the one field of the attempted tasks is valid",
         blame=None,
-        warnings=tuple(_survived(evidence, killed_for_memory=killed_for_memory)),
+        warnings=tuple(_limits_met(evidence)),
     )
 
 
@@ -213,12 +216,12 @@ def _out_of_memory(evidence: Evidence, exit_code: int) -> Verdict:
     )
 
 
-def _survived(evidence: Evidence, *, killed_for_memory: bool) -> list[str]:
-    """Limits that held without doing harm."""
+def _limits_met(evidence: Evidence) -> list[str]:
+    """Limits that held, and did not end the run by themselves."""
     told = []
     if evidence.ending.machine_lacked_memory(evidence.limits.memory_bytes):
         told.append(_machine_out_of_memory(evidence))
-    elif killed_for_memory:
+    elif evidence.killed_for_memory:
         memory = format_bytes(evidence.limits.memory_bytes)
         told.append(f"a child process ran out of memory ({memory})")
     if refused := evidence.ending.refused_processes:

@@ -11,7 +11,7 @@ import os
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -57,8 +57,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("docker") is None:
         return
     problem = _docker_problem()
-    if problem is None:
-        return
+    if problem is not None:
+        lacks(problem)
+
+
+def lacks(problem: str) -> NoReturn:
+    """Skip a test with real containers, or fail it where it must run."""
     if os.environ.get(REQUIRE_DOCKER) == "1":
         pytest.fail(f"{REQUIRE_DOCKER}=1, but {problem}", pytrace=False)
     pytest.skip(problem)

@@ -223,12 +223,15 @@ class ContainerExecution:
         return ScratchUse(used_bytes=written + (deleted or 0), deleted_bytes=deleted)
 
     def _written_bytes(self) -> int | None:
-        """In the container's layer and its volumes, which the engine alone cannot all tell."""
+        """In the container's layer, its volumes and the files that the engine keeps for it
+        (``/etc/hosts`` and the like, which root in it may write), which the engine alone cannot all
+        tell."""
         inspection = self._created().attrs
+        kept = [Path(hosts).parent] if (hosts := inspection.get("HostsPath")) else []
         layer = ((inspection.get("GraphDriver") or {}).get("Data") or {}).get("UpperDir")
         mounts = inspection.get("Mounts") or ()
         volumes = [Path(mount["Source"]) for mount in mounts if mount.get("Type") == "volume"]
-        if layer and (found := tree_bytes([Path(layer), *volumes])) is not None:
+        if layer and (found := tree_bytes([Path(layer), *kept, *volumes])) is not None:
             return found
         return None if volumes else self._layer_size()
 

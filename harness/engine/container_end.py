@@ -37,6 +37,7 @@ _OF_THE_IMAGE = (
     "error during container init: mkdir",  # a WORKDIR where nothing can be written
     "chdir to cwd",
     "not a directory",  # a file where a folder is to be mounted
+    "cannot be mounted because it is inside",  # a link to /proc where something is mounted
     "exec format error",
 )
 _REMOVAL_S = 1.0  # from a kill by `docker rm -f` until the container is gone
@@ -87,6 +88,8 @@ class Waiter:
         return self._ended.wait(timeout_s)
 
     def state(self, name: str) -> ExitState:
+        if isinstance(self._failure, EngineError):  # its own words are plain enough
+            raise EngineError(str(self._failure)) from self._failure
         if self._state is None:
             raise EngineError(
                 f"waiting for {name}: the container engine failed: {self._failure}"
@@ -124,7 +127,9 @@ class Waiter:
                 ),
             )
         except API_FAILURES as error:
-            raise EngineError(f"{doing}: it is gone ({reason(error)})") from error
+            raise EngineError(
+                f"the engine went away while the submission ran ({reason(error)})"
+            ) from error
         if kills:
             self._see_whether_it_stays()
             raise EngineError(

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import docker.errors
+import numpy as np
 import pytest
 
 from harness.engine.base import BindMount, Image, RunSpec
 from harness.engine.docker import DockerEngine
 from tests.conftest import local_base
+from tests.docker.leftovers import LABEL, Leftovers
 from tests.tiny import tiny_challenge
 
 if TYPE_CHECKING:
@@ -23,11 +26,14 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
     from harness.engine.container import ContainerExecution
+    from tests.docker.fault import Fault
 
     MakeRun = Callable[..., ContainerExecution]
+    MakeImage = Callable[[Fault], Image]
 
 MIB = 2**20
 REPOSITORY = Path(__file__).parents[2]
+FAULTS = Path(__file__).with_name("faults")
 
 
 @pytest.fixture(scope="session")
@@ -134,3 +140,40 @@ def shell_spec(image: Image, folder: Path, script: str, **limits: int) -> RunSpe
         log_path=folder / "log.txt",
         arguments=(script,),
     )
+
+
+@pytest.fixture(scope="session")
+def fault_image(
+    engine: DockerEngine, base: str, tags: Tags, tmp_path_factory: pytest.TempPathFactory
+) -> MakeImage:
+    """The image of a fault: the programs are a layer that all of them share."""
+    folder = tmp_path_factory.mktemp("faults")
+    shutil.copytree(FAULTS, folder / "faults")
+    field = np.random.default_rng(1).normal(size=(3, 8, 6, 10)).astype(np.float16)
+    np.savez_compressed(folder / "faults/field.npz", field)
+    (folder / "Dockerfile").write_text(f"FROM {base}\nLABEL {LABEL}\nCOPY faults /faults\n")
+    shared = engine.build(folder, tag=tags.new()).reference
+
+    def make(fault: Fault) -> Image:
+        entry = json.dumps(_entry_point(fault))
+        lines = (f"FROM {shared}", *fault.image, f"ENTRYPOINT {entry}")
+        own = tmp_path_factory.mktemp(fault.name)
+        (own / "Dockerfile").write_text("\n".join(lines) + "\n")
+        return engine.build(own, tag=tags.new())
+
+    return make
+
+
+def _entry_point(fault: Fault) -> list[str]:
+    """Of its program, which has its name if it says nothing else."""
+    named = [path.name for path in FAULTS.glob(f"{fault.name}.*")]
+    (program,) = named if fault.program is None else [fault.program]
+    interpreter = {".sh": ["sh"], ".py": ["python3"]}.get(Path(program).suffix, [])
+    return [*interpreter, f"/faults/{program}"]
+
+
+@pytest.fixture
+def nothing_left(client: DockerClient, tmp_path: Path) -> Iterator[None]:
+    leftovers = Leftovers(client, tmp_path)
+    yield
+    assert leftovers.found() == []

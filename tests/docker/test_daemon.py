@@ -17,7 +17,6 @@ import tempfile
 import threading
 import time
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -307,12 +306,12 @@ def test_hangs_while_a_helper_is_started_or_ended(
     started.start()
     assert started.read_line(10) == b"up\n"
     daemon.send(signal.SIGSTOP)
+    actions: tuple[tuple[str, Callable[[], object]], ...] = (
+        ("ending", lambda: started.end(0.5)),
+        ("starting", not_started.start),
+    )
     try:
-        acts: tuple[tuple[str, Callable[[], object]], ...] = (
-            ("ending", partial(started.end, 0.5)),
-            ("starting", not_started.start),
-        )
-        for doing, act in acts:
+        for doing, act in actions:
             start_s = time.monotonic()
             with pytest.raises(EngineError, match=rf"{doing} hung: .* did not answer within 1 s"):
                 act()

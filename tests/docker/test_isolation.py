@@ -427,6 +427,16 @@ class TestScratch:
         assert 3 * MIB <= use.used_bytes < 4 * MIB
         assert use.deleted_bytes == 0
 
+    @pytest.mark.parametrize("file", ["hosts", "hostname", "resolv.conf"])
+    def test_of_what_the_engine_mounts(self, shell: MakeRun, folder: Path, file: str) -> None:
+        """They lie on the machine's disk, and root may write them."""
+        with shell(f"head -c 3145728 /dev/zero > /etc/{file}; echo up; sleep 60") as execution:
+            execution.start()
+            wait_for_log(folder, "up")
+            use = execution.scratch()
+        assert use is not None
+        assert 3 * MIB <= use.used_bytes < 4 * MIB
+
     def test_of_its_volumes(self, build: Build, engine: DockerEngine, folder: Path) -> None:
         script = "head -c 3145728 /dev/zero > /v/a; echo up; sleep 60"
         image = build("VOLUME /v")

@@ -286,6 +286,16 @@ def test_refused_processes_are_a_warning_when_all_fields_are_there() -> None:
     assert verdict.warnings == ("more processes and threads than 256 were refused 3 times",)
 
 
+def test_limits_met_on_the_way_are_told_of_a_run_that_was_cut_short() -> None:
+    """Who waits for a worker that was killed for memory is ended for idling."""
+    verdict = judge(evidence(cut=cut(Cut.IDLE), memory_kills=1, refused_processes=1))
+    assert verdict.status is RunStatus.TIMED_OUT
+    assert verdict.warnings == (
+        "a child process ran out of memory (2.0 GiB)",
+        "more processes and threads than 256 were refused once",
+    )
+
+
 def test_kill_far_below_the_limit_of_memory_is_told() -> None:
     """The kernel counts those that it killed because the whole machine had no memory left, too."""
     far = judge(evidence(exit_code=137, memory_kills=1, memory_peak_bytes=1 << 20))

@@ -1,0 +1,2 @@
+/faults/register 1
+while :; do :; done

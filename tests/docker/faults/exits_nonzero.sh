@@ -1,0 +1,3 @@
+/faults/register 1
+echo "no pair but the first" >&2
+exit 3

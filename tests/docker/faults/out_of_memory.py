@@ -1,0 +1,4 @@
+import subprocess
+
+subprocess.run(["/faults/register", "1"], check=True)
+bytearray(1 << 30)

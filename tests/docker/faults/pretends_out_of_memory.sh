@@ -1,0 +1,2 @@
+/faults/register 1
+exit 137

@@ -1,0 +1,2 @@
+/faults/register 1
+sleep 1000

@@ -1,0 +1,1 @@
+/faults/register 1 2 3 4
