@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from harness.cache import CacheMode, prepare_cache
+from harness.challenge.pairs import tops
 from harness.disk import Reserve, check_room
 from harness.ending import Cut
 from harness.engine.base import BindMount, Engine, EngineName, ExitState, RunSpec
@@ -275,7 +276,12 @@ def _note_start(
 
 def _bind(mount: Mount, plan: Plan, run_dir: RunDirectory) -> BindMount:
     if mount.source == "data":
-        return BindMount(source=plan.data_dir / mount.path, target=mount.target, read_only=True)
+        return BindMount(
+            source=plan.data_dir / mount.path,
+            target=mount.target,
+            read_only=True,
+            only=tops(plan.tasks, plan.data_dir) if mount.is_whole_data else None,
+        )
     return BindMount(source=run_dir.output_dir, target=mount.target, read_only=False)
 
 
