@@ -22,6 +22,7 @@ from harness import (
     cli_show,
     cli_upload,
     console,
+    data_lock,
 )
 from harness.cache import CacheMode
 from harness.challenge.limit_changes import change_limits
@@ -153,7 +154,8 @@ def run(
     """
     rules, changed_limits = change_limits(load_challenge(challenge), limit or ())
     data = data.resolve()
-    tasks = check_data(rules, data)
+    with data_lock.shared(data):
+        tasks = check_data(rules, data)
     named_truth, truth = truth, (truth or data.parent / "truth").resolve()
     for folder in (truth, submission.resolve(), runs.resolve()):
         if folder.is_relative_to(data):
@@ -284,15 +286,16 @@ def phantom(
         a_task = "1 pair a task" if pairs == 1 else f"{pairs} pairs a task"
         console.note(f"making phantom data ({a_task}, seed {seed}): {cases} cases, about {time}")
 
-    write_phantoms(
-        data,
-        truth,
-        challenge=challenge,
-        pairs_per_task=pairs,
-        seed=seed,
-        on_begin=say,
-        on_progress=lambda line: console.note(f"  {line}"),
-    )
+    with data_lock.shared(data):
+        write_phantoms(
+            data,
+            truth,
+            challenge=challenge,
+            pairs_per_task=pairs,
+            seed=seed,
+            on_begin=say,
+            on_progress=lambda line: console.note(f"  {line}"),
+        )
     console.note(f"data in {data}/, truth in {truth}/")
 
 

@@ -34,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "started": {"errors", "cache", "challenge", "engine", "machine", "plan", "store"},
     "witness": {"errors", "challenge", "probe", "engine", "store", "plan"},
+    "data_lock": {"errors"},
     "disk": {"errors", "challenge"},
     "paced": set(),
     "interrupts": set(),
@@ -45,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "execute": {
         *("errors", "challenge", "probe", "timing", "runner", "engine", "store", "verdict"),
         *("cache", "machine", "collect", "plan", "record", "witness", "ending"),
-        *("supervise", "disk", "interrupts", "started"),
+        *("supervise", "disk", "data_lock", "interrupts", "started"),
     },
     "recover": {
         *("errors", "ending", "engine", "execute", "machine", "probe", "record", "started"),
