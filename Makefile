@@ -1,6 +1,6 @@
 # The only list of commands: `make help` prints it.
 # Variables: ENGINE=auto|docker|process  BASE_IMAGE=name  PAIRS=2  ARGS="--json"  PYTHON=python3.12
-#            CHALLENGE=learn2reg2022 or a YAML file  DATA=test
+#            CHALLENGE=learn2reg2022 or a YAML file  DATA=test  GROUND_TRUTH=folder
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -9,6 +9,7 @@ BASE_IMAGE ?=
 PAIRS ?= 2
 CHALLENGE ?=
 DATA ?=
+GROUND_TRUTH ?=
 ARGS ?=
 
 VENV := .venv
@@ -19,10 +20,10 @@ BASE_OPTION := $(if $(BASE_IMAGE),--base-image '$(BASE_IMAGE)')
 WHAT := $(if $(CHALLENGE),--challenge '$(CHALLENGE)') $(if $(DATA),--data '$(DATA)')
 
 .DEFAULT_GOAL := help
-.PHONY: help build run check pack test lint format data doctor bench base-image clean
+.PHONY: help build build-evaluation run check pack test lint format data doctor bench base-image clean
 
 help: ## Print this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
 
 build: $(VENV)/.method ## Set up everything and build the submission's image (ENGINE=, BASE_IMAGE=)
 	@$(HARNESS) build --engine $(ENGINE) $(BASE_OPTION)
@@ -30,6 +31,10 @@ build: $(VENV)/.method ## Set up everything and build the submission's image (EN
 run: $(VENV)/.method ## Dry-run the submission on test/: fields to submission/, the record to runs/
 	@$(HARNESS) phantom --if-empty --pairs $(PAIRS) $(WHAT)
 	@$(HARNESS) run --engine $(ENGINE) $(BASE_OPTION) $(WHAT) $(ARGS)
+
+build-evaluation: ## Build the image that evaluates fields (GROUND_TRUTH=folder to put the truth into it)
+	@scripts/evaluation-context '$(GROUND_TRUTH)' | docker build -f evaluation.Dockerfile \
+	  -t l2r_evaluation $(if $(BASE_IMAGE),--build-arg BASE_IMAGE='$(BASE_IMAGE)') -
 
 check: $(VENV)/.run ## Say what is wrong with the fields in submission/, before you upload them
 	@$(HARNESS) check $(WHAT) $(ARGS)

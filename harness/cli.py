@@ -16,6 +16,7 @@ from harness import (
     __version__,
     cli_challenge,
     cli_doctor,
+    cli_evaluate,
     cli_fields,
     cli_import,
     cli_recover,
@@ -53,6 +54,7 @@ from harness.errors import (
     Interrupted,
 )
 from harness.first_look import look_at_accuracy, to_json
+from harness.image_record import ImageRecord
 from harness.live import BuildLog, RunView
 from harness.plan import REFERENCE_IMAGE, Plan, WitnessChoice
 from harness.repeat import EndedRun, execute_times, published, worst_exit_code
@@ -171,12 +173,14 @@ def run(
     for name in chosen.sweep():
         console.note(f"removed {name}, left behind by a harness that was killed")
     cli_recover.recover_dead(runs.resolve(), chosen)
+    facts = chosen.image_facts(image)
     plan = Plan(
         challenge=rules,
         challenge_file=None if challenge in builtin_names() else Path(challenge).resolve(),
         data_dir=data,
         tasks=tasks,
         image=image,
+        image_facts=None if facts is None else ImageRecord.of(facts),
         submission=LOCAL_SUBMISSION,
         witness=witness,
         cache=cache,
@@ -383,6 +387,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 app.add_typer(cli_import.app)
 app.add_typer(cli_upload.app)
+app.add_typer(cli_evaluate.app)
 
 
 def main(ahead: ChildProgram | None = None) -> None:

@@ -65,10 +65,11 @@ class EndingRecord(_Part):
     ``memory_limit_hits``, ``refused_processes``: the kernel's counters, see
     :class:`harness.engine.base.Usage`. ``engine_failure``: what the engine could not do.
 
-    ``output_bytes``, ``output_entries``, ``scratch_bytes``: as last seen; ``printed_bytes``: all of
-    it, kept in the log or not. ``lowest_free_bytes``: of the run directory's disk, which counts as
-    full below ``free_floor_bytes``. ``last_file_event_s``, ``last_cpu_use_s``: the last signs of
-    life, after the start.
+    ``output_bytes``, ``output_entries``, ``scratch_bytes``, and of that ``deleted_bytes`` in files
+    without a name (None: not to be seen by this user, and not counted): as last seen;
+    ``printed_bytes``: all of it, kept in the log or not. ``lowest_free_bytes``: of the run
+    directory's disk, which counts as full below ``free_floor_bytes``. ``last_file_event_s``,
+    ``last_cpu_use_s``: the last signs of life, after the start.
     """
 
     exit_code: int | None = None
@@ -84,6 +85,7 @@ class EndingRecord(_Part):
     output_bytes: int | None = None
     output_entries: int | None = None
     scratch_bytes: int | None = None
+    deleted_bytes: int | None = None
     printed_bytes: int | None = None
     lowest_free_bytes: int | None = None
     free_floor_bytes: int | None = None

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness.ending import CutRecord, EndingRecord
+    from harness.image_record import ImageRecord
     from harness.probe.salvage import Salvaged
     from harness.store import RunRecord
 
@@ -181,8 +182,27 @@ def _evidence(record: RunRecord) -> Iterator[Figure]:
     )
     if record.ending is not None:
         yield from _measured(record, record.ending)
+    if record.image is not None:
+        yield from _image(record.image)
     for name in record.changed_limits:
         yield Figure(name="changed limit", found=f"{_shown(name)} is not the challenge's own")
+
+
+def _image(image: ImageRecord) -> Iterator[Figure]:
+    """As the record has it: without control characters."""
+    size = format_bytes(image.size_bytes)
+    yield Figure(name="image", found=f"{_shown(image.platform)}, {size} unpacked")
+    kind = {True: "root", False: "not root", None: "a name: its own files tell whether it is root"}
+    user = f"{_shown(image.user)} ({kind[image.root]})" if image.user else "root, as it names none"
+    yield Figure(name="image starts as", found=user)
+    for name, words in (
+        ("entry point", (*image.entrypoint,)),
+        ("default arguments", image.cmd),
+        ("declares volumes", image.volumes),
+        ("declares ports", image.ports),
+    ):
+        if words:
+            yield Figure(name=name, found=_shown(" ".join(words)))
 
 
 def _measured(record: RunRecord, ending: EndingRecord) -> Iterator[Figure]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from harness.challenge.model import Challenge
     from harness.challenge.pairs import Pair, TaskPairs
     from harness.engine.base import Image
+    from harness.image_record import ImageRecord
 
 
 REFERENCE_IMAGE = "l2r_submission"  # what the repository's folder builds; holds the probe
@@ -36,7 +37,8 @@ class Plan:
     ``challenge_file`` is None for a built-in challenge. ``witness_image`` is needed only for a
     witness in a container. ``realtime`` is False only where a witness
     without real-time scheduling is wanted, for tests and benchmarks. ``changed_limits``: the names
-    of the limits that are not the challenge's own, as its file calls them.
+    of the limits that are not the challenge's own, as its file calls them. ``image_facts``: None
+    for an engine without images.
     """
 
     challenge: Challenge
@@ -51,6 +53,7 @@ class Plan:
     cache: CacheMode = CacheMode.WARM
     isolation: Isolation = field(default_factory=Isolation)
     changed_limits: tuple[str, ...] = ()
+    image_facts: ImageRecord | None = None
 
     @property
     def pairs(self) -> tuple[Pair, ...]:

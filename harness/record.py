@@ -128,6 +128,7 @@ def make_record(
         engine_version=engine.version,
         image_id=plan.image.id,
         image_reference=plan.image.reference,
+        image=plan.image_facts,
         limits=plan.challenge.limits,
         changed_limits=plan.changed_limits,
         status=verdict.status,

@@ -23,6 +23,7 @@ from harness.challenge.pairs import Pair, TaskPairs
 from harness.engine.base import EngineInfo, Image, Isolation
 from harness.engine.owner import Owner
 from harness.errors import OutputError
+from harness.image_record import ImageRecord
 from harness.machine.fingerprint import Fingerprint
 from harness.plan import Plan
 from harness.store import RepeatRecord
@@ -52,6 +53,7 @@ class StartRecord(BaseModel):
     engine: EngineInfo
     image: Image
     isolation: Isolation
+    image_facts: ImageRecord | None = None
     challenge: Challenge
     challenge_digest: str
     challenge_file: Path | None
@@ -87,6 +89,7 @@ class StartRecord(BaseModel):
             engine=engine,
             image=plan.image,
             isolation=plan.isolation,
+            image_facts=plan.image_facts,
             challenge=plan.challenge,
             challenge_digest=plan.challenge.digest,
             challenge_file=plan.challenge_file,
@@ -117,6 +120,7 @@ class StartRecord(BaseModel):
             submission=self.submission,
             cache=self.cache.asked,
             isolation=self.isolation,
+            image_facts=self.image_facts,
         )
 
 

@@ -8,6 +8,8 @@
       log.txt           the submission's stdout and stderr, capped
       fields/task_0X/   the fields, as the submission wrote them
       repeat.json       in the first run of a group that --repeat made: its summary
+      evaluation.json   what the fields are worth (harness.evaluate.record has its schema)
+      evaluation.cases.jsonl   the same case by case, as they came
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from harness.challenge.model import Limits
 from harness.ending import EndingRecord
 from harness.engine.base import EngineName
 from harness.errors import Blame, OutputError
+from harness.image_record import ImageRecord
 from harness.machine.contamination import Contamination
 from harness.machine.fingerprint import Fingerprint
 from harness.probe.realtime import Precision
@@ -149,7 +152,8 @@ class RepeatRecord(_Record):
 class RunRecord(_Record):
     """``run.json``. ``created`` is UTC, ISO 8601; ``duration_s`` from the submission's start to its
     end; ``blame`` is None when the run succeeded; ``changed_limits``: the names of those that are
-    not the challenge's own. Version 1 had no ``ending`` and no ``changed_limits``."""
+    not the challenge's own; ``image``: None for the process engine and in older records. Version 1
+    had no ``ending`` and no ``changed_limits``."""
 
     schema_version: Literal[1, 2] = 2
     harness_version: str
@@ -162,6 +166,7 @@ class RunRecord(_Record):
     engine_version: str
     image_id: str
     image_reference: str
+    image: ImageRecord | None = None
     limits: Limits
     changed_limits: tuple[str, ...] = ()
     status: RunStatus
@@ -385,7 +390,7 @@ class RunDirectory:
             raise OutputError(f"{self.repeat_path}: not a summary of runs: {error}") from error
 
 
-def _write(path: Path, record: _Record) -> None:
+def _write(path: Path, record: BaseModel) -> None:
     """All of it or nothing."""
     part = path.with_suffix(".part")
     with part.open("w", encoding="utf-8") as file:
@@ -393,3 +398,22 @@ def _write(path: Path, record: _Record) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+
+
+def evaluation_path(run: RunDirectory) -> Path:
+    """``evaluation.json``: absent until `harness evaluate` was here."""
+    return run.path / "evaluation.json"
+
+
+def cases_path(result: Path) -> Path:
+    """The journal beside an evaluation's result, from which one that was interrupted goes on."""
+    return result.with_name(result.name.removesuffix(".json") + ".cases.jsonl")
+
+
+def write_result(path: Path, record: BaseModel) -> None:
+    """All of it or nothing. Raises OutputError where it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, record)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror})") from error

@@ -117,6 +117,7 @@ class Supervisor:
             output_bytes=None if self._output is None else self._output.used_bytes,
             output_entries=None if self._output is None else self._output.entries,
             scratch_bytes=None if self._scratch is None else self._scratch.used_bytes,
+            deleted_bytes=None if self._scratch is None else self._scratch.deleted_bytes,
             printed_bytes=self._usage.printed_bytes,
             lowest_free_bytes=self._lowest_free_bytes,
             free_floor_bytes=self._floor_bytes,

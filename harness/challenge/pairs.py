@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from harness.challenge.model import Challenge, Task
     from harness.challenge.pattern import PatternValues
 
-__all__ = ["MAX_CASE_ID", "Pair", "TaskPairs", "check_data", "is_present", "read_pairs", "tops"]
+__all__ = [
+    "MAX_CASE_ID",
+    "Pair",
+    "TaskPairs",
+    "check_data",
+    "is_present",
+    "list_pairs_alone",
+    "read_pairs",
+    "tops",
+]
 
 _NIFTI_SUFFIXES = (".nii", ".nii.gz")
 _USUAL_MODALITIES = ((0, 0), (0, 1))
@@ -98,6 +107,22 @@ def read_pairs(challenge: Challenge, data_dir: Path) -> tuple[TaskPairs, ...]:
     found = _find_tasks(challenge, data_dir, findings)
     _raise_if_any(findings, data_dir)
     return found
+
+
+def list_pairs_alone(challenge: Challenge, folder: Path) -> tuple[TaskPairs, ...]:
+    """The tasks whose lists of pairs lie below ``folder``, whether the images do or not: enough to
+    hold fields against the truth. Empty if there is none. Raises DataError for a broken list."""
+    findings: list[str] = []
+    found: list[TaskPairs] = []
+    for task in challenge.tasks:
+        if (folder / task.pairs.path).is_file():
+            listed = list_pairs(task, folder, findings)
+            absent: list[str] = []  # images; nobody asks for them here
+            pairs = tuple(_make_pair(task, one, folder, absent) for one in listed)
+            found.append(TaskPairs(task=task, pairs=pairs))
+    findings += _shared_names(found)
+    _raise_if_any(findings, folder)
+    return tuple(found)
 
 
 def check_data(challenge: Challenge, data_dir: Path) -> tuple[TaskPairs, ...]:

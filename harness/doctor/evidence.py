@@ -19,8 +19,10 @@ PROCESSES_ASKED = 100
 NO_LIMIT = "a submission could do what it likes there: do not run images you do not trust"
 
 # Shell scripts for any image that has sh, cat, head, tail and sleep. Bounded: where the limit does
-# not hold, they end by themselves and have hurt nobody.
+# not hold, they end by themselves and have hurt nobody. One stream for output and errors: of two,
+# an engine may mix up the order, and an error would be taken for a line of a file.
 LOOK = f"""
+exec 2>&1
 for file in status net/dev net/route mounts; do
   echo "== $file"; cat /proc/self/$file
 done

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from harness.challenge.model import Limits
+    from harness.engine.image_facts import ImageFacts
     from harness.engine.owner import Owner
 
 
@@ -122,11 +123,12 @@ class Usage:
 class ScratchUse:
     """What a submission keeps on the machine's disk outside of its output folder.
 
-    ``deleted_bytes`` of ``used_bytes`` are in files that have no name any more.
+    ``deleted_bytes`` of ``used_bytes`` are in files that have no name any more; None where this
+    user may not look for such files, which ``used_bytes`` then lacks.
     """
 
     used_bytes: int
-    deleted_bytes: int = 0
+    deleted_bytes: int | None
 
 
 class Execution(Protocol):
@@ -210,6 +212,9 @@ class Engine(Protocol):
 
     def find(self, reference: str) -> Image:
         """An image that is already here. Raises ImageMissing."""
+
+    def image_facts(self, image: Image) -> ImageFacts | None:
+        """What the image says of itself; None for an engine without images."""
 
     def prepare(self, spec: RunSpec) -> Execution: ...
 

@@ -181,7 +181,7 @@ class ChildExecution:
         if written is None:
             return None
         deleted = deleted_bytes(process.pid for process in self._tree.members())
-        return ScratchUse(used_bytes=written + deleted, deleted_bytes=deleted)
+        return ScratchUse(used_bytes=written + (deleted or 0), deleted_bytes=deleted)
 
     def _end(self, *, grace_s: float = 0.0, broken: _BrokenLimit | None = None) -> ExitState:
         """End what is left of the run and say how it ended.

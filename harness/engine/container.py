@@ -218,9 +218,8 @@ class ContainerExecution:
         written = self._written_bytes()
         if written is None:
             return None
-        # Without root's rights these files cannot be seen, and this is zero.
-        deleted = 0 if self._group is None else deleted_bytes(self._group.threads())
-        return ScratchUse(used_bytes=written + deleted, deleted_bytes=deleted)
+        deleted = None if self._group is None else deleted_bytes(self._group.threads())
+        return ScratchUse(used_bytes=written + (deleted or 0), deleted_bytes=deleted)
 
     def _written_bytes(self) -> int | None:
         """In the container's layer, its volumes and the files that the engine keeps for it

@@ -37,6 +37,7 @@ _OF_THE_IMAGE = (
     "error during container init: mkdir",  # a WORKDIR where nothing can be written
     "chdir to cwd",
     "not a directory",  # a file where a folder is to be mounted
+    "cannot be mounted because it is inside",  # a link to /proc where something is mounted
     "exec format error",
 )
 _REMOVAL_S = 1.0  # from a kill by `docker rm -f` until the container is gone
@@ -126,7 +127,9 @@ class Waiter:
                 ),
             )
         except API_FAILURES as error:
-            raise EngineError(f"it went away while the submission ran ({reason(error)})") from error
+            raise EngineError(
+                f"the engine went away while the submission ran ({reason(error)})"
+            ) from error
         if kills:
             self._see_whether_it_stays()
             raise EngineError(

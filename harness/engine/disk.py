@@ -14,6 +14,7 @@ import select
 import stat
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -82,24 +83,33 @@ def _until(deadline_s: float, pipe: IO[bytes] | None) -> Iterator[bytes]:
             yield from lines
 
 
-def deleted_bytes(threads: Iterable[int], timeout_s: float = _DELETED_S) -> int:
+def deleted_bytes(threads: Iterable[int], timeout_s: float = _DELETED_S) -> int | None:
     """Bytes in files that have no name and that one of these threads holds open or mapped, each
     once; files in memory do not count.
 
     A thread may have descriptors of its own, so each is looked at. The order is random: when time
     is up, another look finds what this one missed. Files that are under way in a socket's queue are
-    not seen, nor those of processes that this one may not look into.
+    not seen. None when this process may look into none of those that are there.
     """
     deadline_s = time.monotonic() + timeout_s
     seen: dict[tuple[int, int], int] = {}
     in_memory = {_anonymous_device()}
     todo = list(threads)
     random.shuffle(todo)
+    refused = looked = False
     for n, thread in enumerate(todo):
         process = Path("/proc") / str(thread)
         if n == 0:  # all of a container have the same mounts: it may make none
             in_memory |= _memory_devices(process)
-        for file in _open_files(process):
+        try:
+            files = _open_files(process)
+        except PermissionError:
+            refused = True
+            continue
+        except OSError:  # it has ended
+            continue
+        looked = True
+        for file in files:
             if time.monotonic() > deadline_s:
                 return sum(seen.values())
             try:
@@ -109,17 +119,17 @@ def deleted_bytes(threads: Iterable[int], timeout_s: float = _DELETED_S) -> int:
             nameless = status.st_nlink == 0 and stat.S_ISREG(status.st_mode)
             if nameless and status.st_dev not in in_memory:
                 seen[status.st_dev, status.st_ino] = status.st_blocks * _BLOCK_BYTES
-    return sum(seen.values())
+    return None if refused and not looked else sum(seen.values())
 
 
-def _open_files(process: Path) -> Iterator[os.DirEntry[str]]:
-    """Descriptors, then mappings: a mapped file may be closed."""
-    for folder in ("fd", "map_files"):
-        try:
-            with os.scandir(process / folder) as entries:
-                yield from entries
-        except OSError:  # it has ended, or is not ours to look into
-            continue
+def _open_files(process: Path) -> list[os.DirEntry[str]]:
+    """Descriptors, then mappings: a mapped file may be closed. Raises OSError for a process that
+    has ended or may not be looked into."""
+    with os.scandir(process / "fd") as entries:
+        found = list(entries)
+    with suppress(OSError), os.scandir(process / "map_files") as entries:
+        found += entries
+    return found
 
 
 def _memory_devices(process: Path) -> set[int]:

@@ -15,12 +15,12 @@ from socket import SHUT_RDWR
 from typing import TYPE_CHECKING, Any
 
 import docker.errors
-import requests.exceptions
 from docker.types import LogConfig, Ulimit
 
 from harness.engine.api import API_FAILURES, engine_errors, reason
 from harness.engine.arguments import NAME_PREFIX, RUN_LABEL, bind
 from harness.engine.container import remove_container
+from harness.engine.deadline import Request, within
 from harness.engine.owner import OWNER_LABEL, Owner
 from harness.errors import EngineError
 
@@ -45,6 +45,11 @@ _RT_PRIORITY = 50
 # The period is short, as a program that has used up its runtime stands still until the next.
 _RT_PERIOD_US, _RT_RUNTIME_US = 100_000, 50_000
 _COMPLAINT_BYTES = 4096
+# Deadlines of one request each, and from a kill until it is gone.
+_CREATE_S = 60.0
+_START_S = 60.0
+_ASK_S = 10.0
+_KILL_S = 10.0
 
 
 def privileges(spec: HelperSpec) -> Iterator[dict[str, Any]]:
@@ -132,9 +137,15 @@ class HelperContainer:
     def _start(self, granted: dict[str, Any]) -> None:
         self._name = f"{NAME_PREFIX}{self._spec.name}-{uuid.uuid4().hex[:8]}"
         arguments = helper_arguments(self._spec, name=self._name, owner=Owner.current())
-        self._container = self._client.containers.create(**arguments, **granted)
-        self._streams = _Streams(self._container)
-        self._container.start()
+        name, doing = self._name, f"starting {self._spec.name}"
+        creating = Request(
+            lambda: self._client.containers.create(**arguments, **granted),
+            when_late=lambda _: remove_container(self._client, name),
+        )
+        self._container = container = creating.answer(_CREATE_S, doing)
+        attaching = Request(lambda: _Streams(container), when_late=_Streams.close)
+        self._streams = attaching.answer(_ASK_S, doing)
+        within(_START_S, doing, container.start)
 
     def send(self, line: bytes) -> None:
         self._open_streams().send(line)
@@ -153,13 +164,13 @@ class HelperContainer:
         try:
             if self._streams is not None:
                 self._streams.close()
-            with engine_errors(f"ending {self._spec.name}"):
-                try:
-                    ended = container.wait(timeout=timeout_s)
-                # What a timeout is called depends on the transport.
-                except (requests.exceptions.Timeout, requests.exceptions.ConnectionError):
-                    container.kill()
-                    ended = container.wait(timeout=timeout_s)
+            doing = f"ending {self._spec.name}"
+            with engine_errors(doing):
+                waiting = Request(lambda: container.wait(timeout=None))
+                if not waiting.is_over(timeout_s):
+                    with suppress(docker.errors.APIError):  # it has just ended
+                        within(_ASK_S, doing, container.kill)
+                ended = waiting.answer(_KILL_S, doing)
             code = int(ended["StatusCode"])
             return 128 - code if code > 128 else code
         finally:

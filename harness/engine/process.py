@@ -72,6 +72,9 @@ class ProcessEngine:
             "those need Docker or Podman, and --engine docker"
         )
 
+    def image_facts(self, image: Image) -> None:
+        """There is no image."""
+
     def prepare(self, spec: RunSpec) -> ChildExecution:
         self.check_isolation(spec.isolation)
         folder = Path(spec.image.reference)

@@ -23,13 +23,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 import harness.engine.container as container_module
+import harness.engine.helper as helper_module
+from harness.engine.base import HelperSpec
 from harness.engine.docker import DockerEngine
 from harness.errors import EngineError, EngineUnreachable
 from tests.docker.conftest import shell_spec
 from tests.docker.test_docker_engine import wait_for_log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from harness.engine.base import Image
     from harness.engine.container import ContainerExecution
@@ -289,6 +291,37 @@ def test_hangs_while_a_container_is_made(
         daemon.send(signal.SIGCONT)
     time.sleep(2)
     assert daemon.containers() == []
+
+
+def test_hangs_while_a_helper_is_started_or_ended(
+    daemon: Daemon, theirs: DockerEngine, image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left of it is gone once the engine answers again."""
+    for name in ("_CREATE_S", "_ASK_S", "_KILL_S"):
+        monkeypatch.setattr(helper_module, name, 1.0)
+    for name in ("_ASK_S", "_REMOVE_DEADLINE_S"):
+        monkeypatch.setattr(container_module, name, 1.0)
+    spec = HelperSpec(image=image, name="hung", command=("sh", "-c", "echo up; cat"))
+    started, not_started = theirs.helper(spec), theirs.helper(spec)
+    started.start()
+    assert started.read_line(10) == b"up\n"
+    daemon.send(signal.SIGSTOP)
+    actions: tuple[tuple[str, Callable[[], object]], ...] = (
+        ("ending", lambda: started.end(0.5)),
+        ("starting", not_started.start),
+    )
+    try:
+        for doing, act in actions:
+            start_s = time.monotonic()
+            with pytest.raises(EngineError, match=rf"{doing} hung: .* did not answer within 1 s"):
+                act()
+            assert time.monotonic() - start_s < 8
+    finally:
+        daemon.send(signal.SIGCONT)
+    deadline_s = time.monotonic() + 10
+    while daemon.containers():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.1)
 
 
 def test_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -491,6 +491,7 @@ class TestScratch:
             wait_for_log(folder, "up")
             use = execution.scratch()
         assert use is not None
+        assert use.deleted_bytes is not None
         assert use.deleted_bytes == pytest.approx(expected * MIB, abs=64 * 1024)
         assert use.used_bytes - use.deleted_bytes < 256 * 1024
 

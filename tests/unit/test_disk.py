@@ -80,6 +80,7 @@ class TestDeletedFiles:
         with mmap.mmap(nameless, MIB):
             assert deleted_bytes([os.getpid(), os.getpid()]) == before
         os.close(again)
+        assert before is not None
         assert before >= 2 * MIB
 
     def test_one_with_a_name_does_not_count(self, nameless: int, tmp_path: Path) -> None:
@@ -99,6 +100,11 @@ class TestDeletedFiles:
 
     def test_processes_that_have_ended(self) -> None:
         assert deleted_bytes([2**22 + 1]) == 0
+
+    def test_of_another_users_process_nothing_is_known(self, nobody_s_folder: Path) -> None:
+        """It was once told as zero."""
+        assert nobody_s_folder.is_dir()
+        assert deleted_bytes([1]) is None
 
 
 class TestHandover:

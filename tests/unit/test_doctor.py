@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,12 @@ from harness.doctor.clock import clock
 from harness.doctor.disk import disk, judge_disk
 from harness.doctor.engine import judge_engine
 from harness.doctor.evidence import (
+    LOOK,
     MEMORY_ASKED_BYTES,
     judge_look,
     judge_memory_trial,
     judge_processes_trial,
+    sections,
 )
 from harness.doctor.finding import Finding, Level, look, ok
 from harness.doctor.gpu import judge_gpu
@@ -97,6 +100,13 @@ class TestLook:
         found = judged(SHUT_IN)
         assert {finding.level for finding in found.values()} == {Level.OK}
         assert len(found) == 8
+
+    def test_an_error_cannot_slip_into_a_file_whatever_the_engine_does_to_two_streams(self) -> None:
+        done = subprocess.run(["sh", "-c", LOOK], capture_output=True, text=True, check=False)
+        seen = sections(done.stdout)
+        assert done.stderr == ""
+        assert "/l2r/test/new" in "".join(seen["write"])
+        assert "/l2r/test/new" not in "".join(seen["net/route"] + seen["mounts"])
 
     def test_each_limit_that_does_not_hold_is_a_failure(self) -> None:
         found = judged(OPEN)

@@ -200,6 +200,7 @@ class TestStartsThatFail:
             ("... container init: exec: not a directory", 127, 127),
             ("... starting: permission denied", 126, 126),
             ('exec: "docker-init": executable file not found in $PATH', 127, None),
+            ('"/m/proc/x" cannot be mounted because it is inside /proc', 128, 126),
             ("no space left on device", 128, None),
         ],
     )

@@ -12,8 +12,10 @@ from harness.advice import advise
 from harness.challenge.field_file import FieldState
 from harness.ending import Cut, CutRecord, EndingRecord
 from harness.engine.base import Isolation
+from harness.engine.image_facts import facts_of_inspected
 from harness.errors import Blame
 from harness.explain import exit_meaning, explain
+from harness.image_record import ImageRecord
 from harness.probe.realtime import Precision
 from harness.probe.salvage import Salvaged
 from harness.probe.trace import Event, FileEvent, Placement, Root, Trace
@@ -242,6 +244,37 @@ def test_read_only_container_is_remembered() -> None:
         RunStatus.CRASHED, exit_code=1, isolation=Isolation(read_only_root=True, runtime=None)
     )
     assert "Read-only file system" in advice(record)
+
+
+def test_image_is_shown_by_what_it_says_of_itself() -> None:
+    figures = {figure.name: figure.found for figure in explain(RECORD).evidence}
+    assert figures["image"] == "linux/amd64, 1.0 GiB unpacked"
+    assert figures["image starts as"].startswith("team (a name")
+    assert figures["entry point"] == "/run.sh a b"
+    assert figures["declares volumes"] == "/cache"
+    assert "default arguments" not in figures
+
+
+@pytest.mark.parametrize(
+    ("user", "shown"),
+    [("", "root, as it names none"), ("0:0", "0:0 (root)"), ("1000", "1000 (not root)")],
+)
+def test_image_is_recorded_harmlessly(user: str, shown: str) -> None:
+    config = {
+        "User": user,
+        "Entrypoint": ["/x\x1b[2J", "y" * 300],
+        "Volumes": {f"/v{n:03}": {} for n in range(100)},
+    }
+    inspected = {"Id": "sha256:0", "Os": "linux", "Architecture": "amd64", "Config": config}
+    image = ImageRecord.of(facts_of_inspected(inspected))
+    figures = {
+        figure.name: figure.found
+        for figure in explain(RECORD.model_copy(update={"image": image})).evidence
+    }
+    assert figures["image starts as"] == shown
+    assert image.entrypoint[0].isprintable()
+    assert len(image.entrypoint[1]) == 200
+    assert len(image.volumes) == 32
 
 
 def test_success_needs_nothing() -> None:

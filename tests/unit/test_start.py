@@ -122,7 +122,7 @@ def test_a_run_imports_nothing_for_which_it_has_no_use() -> None:
     """Each of these takes longer to import than everything a run itself does before its start."""
     code = (
         "import sys, harness.__main__, harness.cli\n"
-        "print(*{'numpy', 'nibabel', 'scipy', 'matplotlib'} & sys.modules.keys())"
+        "print(*{'numpy', 'nibabel', 'scipy', 'numba', 'matplotlib'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

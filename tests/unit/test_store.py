@@ -17,6 +17,7 @@ from harness.challenge.field_file import FieldState
 from harness.ending import Cut, CutRecord, EndingRecord
 from harness.engine.base import EngineName, Isolation
 from harness.errors import Blame, HarnessError, OutputError
+from harness.image_record import ImageRecord
 from harness.machine.contamination import Contamination, MachineVerdict
 from harness.machine.fingerprint import take_fingerprint
 from harness.probe.realtime import Precision
@@ -43,6 +44,18 @@ RECORD = RunRecord(
     engine_version="none",
     image_id="sha256:0",
     image_reference="a folder called é",
+    image=ImageRecord(
+        platform="linux/amd64",
+        size_bytes=1 << 30,
+        created=None,
+        user="team",
+        root=None,
+        entrypoint=("/run.sh", "a b"),
+        cmd=(),
+        working_dir="/work",
+        volumes=("/cache",),
+        ports=("80/tcp",),
+    ),
     limits=tiny_challenge().limits,
     status=RunStatus.REJECTED,
     reason="1 of 2 fields invalid",
