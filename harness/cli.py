@@ -27,6 +27,7 @@ from harness import (
 )
 from harness.challenge.model import DEFAULT_CHALLENGE, builtin_names, load_challenge
 from harness.challenge.pairs import is_present
+from harness.cli_help import PlainHelp
 from harness.cli_options import (
     BaseImageOption,
     DataOption,
@@ -55,6 +56,7 @@ IMAGE_TAG = REFERENCE_IMAGE  # the challenge's own build line uses it
 
 app = typer.Typer(
     name="harness",
+    cls=PlainHelp,
     help="Run, time and check medical image registration methods the way a challenge will.",
     no_args_is_help=True,
     add_completion=False,

@@ -220,7 +220,7 @@ class Engine(Protocol):
     def prepare(self, spec: RunSpec) -> Execution: ...
 
     def check_isolation(self, isolation: Isolation) -> None:
-        """Raises EngineError for what this engine cannot do; costs nothing, so ask it first."""
+        """Raises OptionError for what this engine cannot do; costs nothing, so ask it first."""
 
     def shares_our_kernel(self, find_image: Callable[[], Image]) -> bool:
         """Can what containers do to files be seen from here? In doubt a container of the image,

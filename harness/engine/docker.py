@@ -32,7 +32,7 @@ from harness.engine.image_facts import ImageFacts, facts_of_inspected, platform_
 from harness.engine.image_load import SILENCE_S, Loaded, load_image
 from harness.engine.owner import OWNER_LABEL, Owner
 from harness.engine.trial import TrialExecution
-from harness.errors import BuildError, EngineError, ImageMissing
+from harness.errors import BuildError, EngineError, ImageMissing, OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -208,7 +208,7 @@ class DockerEngine:
             yield from self._client.api.get_image(image.reference)
 
     def prepare(self, spec: RunSpec) -> ContainerExecution:
-        """Raises BuildError for an image that cannot run or gets around the limits, EngineError
+        """Raises BuildError for an image that cannot run or gets around the limits, OptionError
         for a runtime that the engine does not have."""
         self.check_isolation(spec.isolation)
         with engine_errors(f"looking at the image {spec.image.reference}"):
@@ -223,9 +223,9 @@ class DockerEngine:
     def check_isolation(self, isolation: Isolation) -> None:
         there = sorted(self._facts.get("Runtimes") or ())
         if isolation.runtime is not None and isolation.runtime not in there:
-            raise EngineError(
-                f"runtime {isolation.runtime}: the container engine does not have it, only "
-                f"{', '.join(there) or 'its default'}; install it and name it in "
+            raise OptionError(
+                f"--runtime {isolation.runtime}: expected a runtime of this container engine "
+                f"({', '.join(there) or 'it names none'}); install it and name it in "
                 "/etc/docker/daemon.json, or leave the option out"
             )
 

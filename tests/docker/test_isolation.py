@@ -18,7 +18,7 @@ from harness.engine.arguments import RUN_LABEL
 from harness.engine.base import ExitState, Isolation
 from harness.engine.docker import DockerEngine
 from harness.engine.owner import OWNER_LABEL, Owner
-from harness.errors import BuildError, EngineError, ImageMissing
+from harness.errors import BuildError, EngineError, ImageMissing, OptionError
 from tests.docker.conftest import MIB, shell_spec
 from tests.docker.test_docker_engine import as_root, execute, log_of, wait_for_log
 
@@ -208,7 +208,7 @@ class TestFromInside:
         spec = dataclasses.replace(
             shell_spec(shell_image, folder, "true"), isolation=Isolation(runtime="runsc-nowhere")
         )
-        with pytest.raises(EngineError, match=r"runsc-nowhere.*runc"):
+        with pytest.raises(OptionError, match=r"runsc-nowhere.*runc"):
             engine.prepare(spec)
 
     def test_runtime_that_is_there(

@@ -89,6 +89,24 @@ class TestLook:
         found = judged(SHUT_IN.replace(line, other))
         assert [f.subject for f in found.values() if f.level is Level.FAILURE] == [subject]
 
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "sh: 6: cannot create /l2r/test/new: Read-only file system",
+            "lo\t0000007F\t00000000\t0001\t0\t0\t0\t000000FF\t0\t0\t0",
+        ],
+    )
+    def test_what_leads_nowhere_is_no_route(self, line: str) -> None:
+        """A busy engine mixed up the shell's output and errors, and the error of the trial to write
+        data stood among the routes: the doctor said that the network was open."""
+        found = judged(SHUT_IN.replace("== mounts", f"{line}\n== mounts"))
+        assert {finding.level for finding in found.values()} == {Level.OK}
+
+    def test_a_route_out_is_told_with_its_interface(self) -> None:
+        route = "tunl0\t00000000\t010011AC\t0003\t0\t0\t0\t00000000\t0\t0\t0"
+        found = judged(SHUT_IN.replace("== mounts", f"{route}\n== mounts"))["network"]
+        assert (found.level, found.found) == (Level.FAILURE, "a container has tunl0, with 1 route")
+
     def test_one_cpu_only(self) -> None:
         assert "CPU set" not in judged(SHUT_IN, None)
 

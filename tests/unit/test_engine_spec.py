@@ -351,6 +351,20 @@ class TestBuildTranscript:
         assert base_default(tmp_path / "Dockerfile") == default
         assert base_default(tmp_path / "none") is None
 
+    @pytest.mark.parametrize(
+        ("message", "is_the_engines"),
+        [
+            ("failed to create endpoint x on network bridge: could not find bridge docker0", True),
+            ("The command '/bin/sh -c echo could not find bridge' returned: 1", False),
+        ],
+    )
+    def test_an_engine_without_its_own_network_is_the_machines(
+        self, message: str, is_the_engines: bool
+    ) -> None:
+        """A team's image once "could not be built" because the engine had lost its bridge."""
+        found = transcript(self.ARG, self.FROM, " ---> 6148f42c0e77", "Step 3/3 : RUN true")
+        assert found.engine_failed(message) is is_the_engines
+
     def test_once_the_layer_is_there_it_is_not_the_base(self) -> None:
         found = transcript(self.ARG, self.FROM, " ---> 6148f42c0e77", "Step 3/3 : RUN false")
         assert found.unavailable_image("returned a non-zero code: 1") is None

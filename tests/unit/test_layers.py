@@ -81,6 +81,7 @@ TOP = {
     "cli_doctor",
     "cli_evaluate",
     "cli_fields",
+    "cli_help",
     "cli_import",
     "cli_options",
     "cli_recover",
