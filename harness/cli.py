@@ -23,6 +23,7 @@ from harness import (
     cli_show,
     cli_upload,
     console,
+    data_lock,
     interrupts,
 )
 from harness.challenge.model import DEFAULT_CHALLENGE, builtin_names, load_challenge
@@ -162,15 +163,16 @@ def phantom(
         a_task = "1 pair a task" if pairs == 1 else f"{pairs} pairs a task"
         console.note(f"making phantom data ({a_task}, seed {seed}): {cases} cases, about {time}")
 
-    write_phantoms(
-        data,
-        truth,
-        challenge=challenge,
-        pairs_per_task=pairs,
-        seed=seed,
-        on_begin=say,
-        on_progress=lambda line: console.note(f"  {line}"),
-    )
+    with data_lock.shared(data):
+        write_phantoms(
+            data,
+            truth,
+            challenge=challenge,
+            pairs_per_task=pairs,
+            seed=seed,
+            on_begin=say,
+            on_progress=lambda line: console.note(f"  {line}"),
+        )
     console.note(f"data in {data}/, truth in {truth}/")
 
 

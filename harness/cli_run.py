@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness import cli_import, cli_recover, console
+from harness import cli_import, cli_recover, console, data_lock
 from harness.cache import CacheMode
 from harness.challenge.field_file import FieldState
 from harness.challenge.limit_changes import change_limits
@@ -110,7 +110,8 @@ def run(
     """
     rules, changed_limits = change_limits(load_challenge(challenge), limit or ())
     data = data.resolve()
-    tasks = check_data(rules, data)
+    with data_lock.shared(data):
+        tasks = check_data(rules, data)
     named_truth, truth = truth, (truth or data.parent / "truth").resolve()
     for folder in (truth, submission.resolve(), runs.resolve()):
         if folder.is_relative_to(data):

@@ -32,11 +32,16 @@ class Image:
 
 @dataclass(frozen=True, kw_only=True)
 class BindMount:
-    """A host folder or file shown to the submission at ``target``."""
+    """A host folder or file shown to the submission at ``target``.
+
+    ``only``: names of files and folders in the source, which alone are shown, in a folder in which
+    nothing else can be made; None for all that it holds. A mount in part is read-only.
+    """
 
     source: Path
     target: str
     read_only: bool
+    only: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

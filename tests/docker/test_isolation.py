@@ -177,6 +177,31 @@ class TestFromInside:
         )
         assert see(engine.prepare(spec), folder).count("Read-only file system") == 3
 
+    @pytest.mark.parametrize("read_only_root", [False, True])
+    def test_of_a_folder_in_part_nothing_else_is_seen_and_nothing_can_be_made(
+        self, engine: DockerEngine, shell_image: Image, folder: Path, read_only_root: bool
+    ) -> None:
+        (folder / "data/answers").mkdir()
+        (folder / "data/task").mkdir()
+        (folder / "data/task/image").write_text("image\n")
+        script = (
+            "ls -A /l2r/test; cat /l2r/test/task/image; grep -c answers /proc/self/mountinfo; "
+            "cd /l2r/test; ! touch new task/new && ! mkdir folder && ! rm -r pairs_val.csv && "
+            "! chmod 777 . && ! mount -o remount,rw /l2r/test 2>/dev/null"
+        )
+        given = shell_spec(shell_image, folder, script)
+        data, output = given.mounts
+        in_part = dataclasses.replace(data, only=("pairs_val.csv", "task"))
+        spec = dataclasses.replace(
+            given, mounts=(in_part, output), isolation=Isolation(read_only_root=read_only_root)
+        )
+        seen = see(engine.prepare(spec), folder)
+        assert seen.startswith("pairs_val.csv\ntask\nimage\n0\n")
+        assert seen.count("Read-only file system") >= 4
+        assert sorted(path.name for path in (folder / "data").iterdir()) == [
+            *("answers", "pairs_val.csv", "task"),
+        ]
+
     def test_runtime_that_is_not_there(
         self, engine: DockerEngine, shell_image: Image, folder: Path
     ) -> None:
@@ -261,6 +286,18 @@ class TestImagesThatAskForMore:
             other.reload()
         finally:
             other.remove()
+
+    def test_a_volume_does_not_come_before_a_folder_in_part(
+        self, build: Build, engine: DockerEngine, client: DockerClient, folder: Path
+    ) -> None:
+        image = build("RUN mkdir -p /l2r/test && echo > /l2r/test/own", "VOLUME /l2r/test")
+        given = shell_spec(image, folder, "ls /l2r/test; ! touch /l2r/test/new 2>/dev/null")
+        data, output = given.mounts
+        in_part = dataclasses.replace(data, only=("pairs_val.csv",))
+        before = {found.id for found in client.volumes.list()}
+        spec = dataclasses.replace(given, mounts=(in_part, output))
+        assert see(engine.prepare(spec), folder) == "pairs_val.csv\n"
+        assert not {found.id for found in client.volumes.list()} - before, "a volume is left"
 
     @pytest.mark.parametrize("volume", ["/l2r", "/l2r/submission", "/tmp", "/weights"])
     def test_a_volume_does_not_come_before_our_mounts(

@@ -121,6 +121,24 @@ class TestContainerArguments:
         for mount in (data, output):
             assert mount["BindOptions"] == {"Propagation": "private", "NonRecursive": True}
 
+    def test_of_a_folder_in_part_only_what_is_named(self) -> None:
+        """In an empty folder, read-only itself, in which nothing else can be made."""
+        in_part = BindMount(
+            source=Path("/data"), target="/l2r/test", read_only=True, only=("a, b", "x.json")
+        )
+        found = container_arguments(spec(mounts=(in_part,)), name="l2r-x", owner=Owner.current())
+        frame, *parts = found["mounts"]
+        assert (frame["Type"], frame["Target"], frame["ReadOnly"]) == ("tmpfs", "/l2r/test", True)
+        assert not frame["Source"]
+        assert [(part["Source"], part["Target"]) for part in parts] == [
+            ("/data/a, b", "/l2r/test/a, b"),
+            ("/data/x.json", "/l2r/test/x.json"),
+        ]
+        for part in parts:
+            assert part["Type"] == "bind"
+            assert part["ReadOnly"] is True
+            assert part["BindOptions"] == {"Propagation": "private", "NonRecursive": True}
+
     def test_the_daemon_keeps_no_log_of_its_own(self) -> None:
         assert arguments()["log_config"]["Type"] == "none"
 
