@@ -18,6 +18,7 @@ from harness.challenge.model import Metric
 from harness.challenge.quantity import format_bytes
 from harness.doctor.finding import Finding, Level
 from harness.engine.base import EngineName
+from harness.machine.contamination import MachineVerdict
 from harness.store import (
     PairRecord,
     PairSpread,
@@ -54,6 +55,11 @@ _PRECISION = {
         "witnessed from a CPU that the submission was kept off, 5 ms off at worst (harness doctor)"
     ),
     Precision.PLAIN: "witnessed without real-time scheduling, up to 25 ms off (harness doctor)",
+}
+_MACHINE = {
+    None: "not judged: too short a run, or no way to tell",
+    MachineVerdict.CLEAN: "clean: no other program took time from the submission",
+    MachineVerdict.SUSPECT: "suspect: something else may have taken time from the submission",
 }
 _MAX_LOG_CHARACTERS = 400  # of a line
 _MUCH_FOLDING_PERCENT = 5.0  # published methods stay well below 1 %
@@ -161,9 +167,13 @@ def show_result(
 
 
 def show_field_problems(record: RunRecord) -> None:
+    """Pairs with the same problem share a line: hundreds may be missing."""
+    keys: dict[str, list[str]] = {}
     for pair in record.pairs:
         if pair.field_problem is not None:
-            out.print(f"  [red]{pair.key}[/]: {escape(harmless(pair.field_problem))}")
+            keys.setdefault(pair.field_problem, []).append(pair.key)
+    for problem, which in keys.items():
+        out.print(f"  [red]{_first_keys(which)}[/]: {escape(harmless(problem))}")
 
 
 def show_ending(
@@ -184,8 +194,7 @@ def show_ending(
     style = "green" if record.status is RunStatus.SUCCEEDED else "red"
     target.print(f"[{style}]{record.status.replace('_', ' ')}[/]: {_plain(record.reason)}")
     target.print(f"  times   {_PRECISION[record.witness.precision]}")
-    verdict = record.contamination.verdict or "not judged: too short a run, or no way to tell"
-    target.print(f"  machine {escape(verdict)}")
+    target.print(f"  machine {_MACHINE[record.contamination.verdict]}")
     where = f"{relative(run_dir.path)}/  (run.json, trace.jsonl.gz, log.txt, fields/)"
     target.print(f"  record  {escape(where)}")
 
@@ -364,8 +373,11 @@ def _show_flags(pairs: Sequence[PairRecord]) -> None:
     for flag in Flag:
         keys = [pair.key for pair in pairs if flag in pair.flags]
         if keys:
-            which = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-            warn(f"{flag} ({which}): {ADVICE[flag]}")
+            warn(f"{flag} ({_first_keys(keys)}): {ADVICE[flag]}")
+
+
+def _first_keys(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
 
 
 def _limits(plan: Plan, info: EngineInfo) -> str:

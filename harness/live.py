@@ -36,7 +36,9 @@ class BuildLog:
             self._step = text
         elif text.startswith("---> Running in") and self._step is not None:
             note(f"  build: {self._step}")
-        elif text and not text.startswith(("--->", "Removing intermediate", "Successfully")):
+        elif text and not text.startswith(
+            ("--->", "Removing intermediate", "Successfully", "\N{BOX DRAWINGS HEAVY HORIZONTAL}")
+        ):
             note(f"  build: {text}")
 
 

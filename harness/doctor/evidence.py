@@ -88,7 +88,7 @@ def _network(devices: list[str], routes: list[str]) -> Finding:
         names = ", ".join(dict.fromkeys([*leading_out, *routed]))
         found = f"a container has {names}, with {len(routed)} route{'s' * (len(routed) != 1)}"
         return failure("network", found, f"--network none does not hold; {NO_LIMIT}")
-    return ok("network", "none: no interface leads out of a container")
+    return ok("network", "no interface leads out of a container")
 
 
 def _capabilities(status: dict[str, str]) -> Finding:

@@ -98,11 +98,12 @@ def test_failed_run_says_why(team: Path) -> None:
     done = harness("run", "--challenge", "tiny.yaml", cwd=team)
     assert done.returncode == RunStatus.INCOMPLETE.exit_code
     assert "incomplete: 4 of 4 fields missing" in done.stdout
-    # by pair, with its place, and at the end of the log
+    # with its place, once for all pairs that have it
     reason = (
         "the method failed: RuntimeError: \N{REPLACEMENT CHARACTER}[31mno [bold]weights (method.py:"
     )
-    assert done.stdout.count(reason) == 4
+    assert done.stdout.count(reason) == 1
+    assert "task_01/0001_0001, task_01/0002_0002, task_02/0007_0008 and 1 more: no" in done.stdout
     assert "no [bold]weights" in done.stderr
     assert "\x1b" not in done.stdout + done.stderr
 
