@@ -236,7 +236,8 @@ def _engine_and_image(
 
 def where_fields_are(record: RunRecord, submission: Path, given: str, where: str) -> str:
     """``given``: the options that the next command needs, too; ``where``: the run directory."""
-    asked = [pair for pair in record.pairs if pair.field_state is not FieldState.NOT_ATTEMPTED]
+    skipped = {FieldState.NOT_ATTEMPTED} if record.exit_code == 0 else set()
+    asked = [pair for pair in record.pairs if pair.field_state not in skipped]
     valid = sum(pair.field_state is FieldState.VALID for pair in asked)
     fields = f"none; {submission}/ is as it was before this run"
     if any(pair.field_sha256 is not None for pair in record.pairs):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _NS = 1e-9
 _MAX_CHARACTERS = 200
 _LISTED_PAIRS = 6  # as many are listed one by one
+_KILLED = 128 + signal.SIGKILL
 _NUMBER = re.compile(r"\d{1,9}")
 _DONE = frozenset({Event.CLOSED, Event.MOVED_IN, Event.CREATED, Event.WRITTEN})
 _TURN = {
@@ -181,6 +182,8 @@ def _end_text(record: RunRecord, cut: CutRecord | None) -> str:
     if code is None:
         return "gone: nobody saw how it ended"
     how = "ended by itself" if cut is None else "gone"
+    if cut is None and record.status is RunStatus.OUT_OF_MEMORY and code == _KILLED:
+        how = "killed by the kernel, for memory"
     return f"{how}, exit code {exit_meaning(code)}"
 
 
@@ -209,8 +212,8 @@ def _evidence(record: RunRecord) -> Iterator[Figure]:
         yield from _measured(record, record.ending)
     if record.image is not None:
         yield from _image(record.image)
-    for name in record.changed_limits:
-        yield Figure(name="changed limit", found=f"{_shown(name)} is not the challenge's own")
+    if record.changed_limits:
+        yield Figure(name="changed limits", found=", ".join(map(_shown, record.changed_limits)))
 
 
 def _image(image: ImageRecord) -> Iterator[Figure]:

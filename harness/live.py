@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
+# Of the builder's own, and the bars of pip's downloads.
+_NOISE = ("--->", "Removing intermediate", "Successfully", "\N{BOX DRAWINGS HEAVY HORIZONTAL}")
+
+
 class BuildLog:
     """Shows a build's output, without the steps that a cache answers."""
 
@@ -36,9 +40,7 @@ class BuildLog:
             self._step = text
         elif text.startswith("---> Running in") and self._step is not None:
             note(f"  build: {self._step}")
-        elif text and not text.startswith(
-            ("--->", "Removing intermediate", "Successfully", "\N{BOX DRAWINGS HEAVY HORIZONTAL}")
-        ):
+        elif text and not text.startswith(_NOISE):
             note(f"  build: {text}")
 
 

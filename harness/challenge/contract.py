@@ -118,7 +118,7 @@ class Limits(Part):
         if shared_bytes > memory_bytes:
             raise ValueError(
                 f"expected at most memory, {format_bytes(memory_bytes)}, towards which it counts, "
-                f"found {format_bytes(shared_bytes)}"
+                f"found {format_bytes(shared_bytes)}; set shared_memory as well"
             )
         return shared_bytes
 

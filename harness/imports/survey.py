@@ -111,6 +111,8 @@ def survey(file: BinaryIO, limits: ImportLimits, on_progress: Callable[[int], No
         raise ImageFileError("the file: expected an image, found nothing in it; is it cut off?")
     if other := foreign_format(head.head):
         raise ImageFileError(f"the file: expected a tar made by `docker save`, found {other}")
+    if len(head.head) >= 512 and not any(head.head[:512]):
+        raise ImageFileError("the file: expected an image, found a tar with nothing in it")
     if len(head.head) < 512 or head.head[257:262] != USTAR:
         raise ImageFileError(
             "the file: expected a tar made by `docker save` (plain, gzip or zstd), found something "

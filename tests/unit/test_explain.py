@@ -157,6 +157,7 @@ def test_out_of_memory_tells_peak_and_limit() -> None:
     assert "its peak was 2.0 GiB of 2.0 GiB" in found.advice[0]
     assert "--limit memory=" in found.advice[1]
     assert not any("SIGKILL" in line for line in found.advice)
+    assert found.timeline[-1].text.startswith("killed by the kernel, for memory, exit code 137")
     figures = {figure.name: (figure.found, figure.limit) for figure in found.evidence}
     assert figures["memory peak"] == ("2.0 GiB", "2.0 GiB")
     assert figures["killed for memory"] == ("1 processes", None)

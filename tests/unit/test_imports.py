@@ -283,7 +283,7 @@ def one_layer(layer: bytes) -> Members:
 
 GOOD = json.dumps(config_of(LAYERS))
 REJECTED: dict[str, tuple[Callable[[], Members], str]] = {
-    "nothing in it": (dict, "something else"),
+    "nothing in it": (dict, "a tar with nothing in it"),
     "no image": (lambda: {"a": b"b"}, "expected manifest.json or index.json"),
     "two images": (two_images, "expected one image, found 2 ('a:1', 'b:2')"),
     "no images": (lambda: saved() | {"manifest.json": b"[]"}, "expected one image, found 0"),
@@ -515,7 +515,7 @@ FILES = {
     "cut zstd": (compress(pack(saved()), "zstd")[:-40], "cut off"),
     "broken zstd": (b"\x28\xb5\x2f\xfd" + b"\xff" * 600, "zstd: the data is damaged"),
     "cut": (pack(saved())[:3000], "cut off"),
-    "zeros": (bytes(10240), "something else"),
+    "zeros": (bytes(10240), "a tar with nothing in it"),
     "empty gzips": (compress(b"", "gzip") * 5000, "next to nothing"),
 }
 
