@@ -146,7 +146,7 @@ class DockerEngine:
 
     @property
     def storage(self) -> Path | None:
-        """The folder that holds the images, None when it is not on this machine."""
+        """See :class:`harness.engine.base.Engine`."""
         folder = Path(str(self._facts.get("DockerRootDir") or "/nowhere"))
         here = kernel.told_by(self._facts) is True
         return folder if here and folder.is_absolute() and folder.is_dir() else None
