@@ -130,7 +130,10 @@ class DockerEngine:
             except docker.errors.APIError as error:
                 if not _is_no_reference(error):
                     raise
-                raise _missing(reference, reason(error)) from error
+                raise ImageMissing(
+                    f"no image {reference}: {reason(error)}; a name has small letters, digits and "
+                    "._-/ in it, and a tag after a colon; `docker image ls` lists those here"
+                ) from error
         return Image(id=str(image.id), reference=reference)
 
     @property
