@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness.cache import CacheMode
 from harness.engine.base import Isolation
+from harness.errors import ChallengeError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +39,7 @@ class Plan:
     witness in a container. ``realtime`` is False only where a witness
     without real-time scheduling is wanted, for tests and benchmarks. ``changed_limits``: the names
     of the limits that are not the challenge's own, as its file calls them. ``image_facts``: None
-    for an engine without images.
+    for an engine without images. Raises ChallengeError when its fields are more files than allowed.
     """
 
     challenge: Challenge
@@ -54,6 +55,18 @@ class Plan:
     isolation: Isolation = field(default_factory=Isolation)
     changed_limits: tuple[str, ...] = ()
     image_facts: ImageRecord | None = None
+
+    def __post_init__(self) -> None:
+        names = {name for pair in self.pairs for name in pair.field_names}
+        # The folders that the harness makes, a field a pair in them, and the runner's report.
+        needed = len({folder for name in names for folder in name.parents[:-1]})
+        needed += len(self.pairs) + 1
+        allowed = self.challenge.limits.output_files
+        if self.pairs and allowed < needed:
+            raise ChallengeError(
+                f"limits: output_files: expected at least {needed}, for the fields of "
+                f"{len(self.pairs)} pairs, their folders and one more, found {allowed}"
+            )
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
