@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from harness import console
+from harness import console, data_lock
 from harness.challenge.model import (
     DEFAULT_CHALLENGE,
     builtin_names,
@@ -16,10 +16,12 @@ from harness.challenge.model import (
     load_challenge,
 )
 from harness.challenge.pairs import check_data
+from harness.cli_help import PlainHelp
 from harness.outline import docker_line, doubts, outline
 
 app = typer.Typer(
     name="challenge",
+    cls=PlainHelp,
     help="Look at a challenge's rules, and check a challenge file that you write.",
     no_args_is_help=True,
 )
@@ -75,7 +77,8 @@ def validate(
         console.warn(text)
     if data is None:
         return
-    present = check_data(challenge, data.resolve())
+    with data_lock.shared(data):
+        present = check_data(challenge, data.resolve())
     for found in present:
         files = {path for pair in found.pairs for path in pair.inputs}
         console.out.file.write(

@@ -67,9 +67,11 @@ class EndingRecord(_Part):
 
     ``output_bytes``, ``output_entries``, ``scratch_bytes``, and of that ``deleted_bytes`` in files
     without a name (None: not to be seen by this user, and not counted): as last seen;
-    ``printed_bytes``: all of it, kept in the log or not. ``lowest_free_bytes``: of the run
-    directory's disk, which counts as full below ``free_floor_bytes``. ``last_file_event_s``,
-    ``last_cpu_use_s``: the last signs of life, after the start.
+    ``printed_bytes``: all of it, kept in the log or not. ``open_files``: how many a process of it
+    could have open, which an engine that may not raise limits gives by itself.
+    ``lowest_free_bytes``: of the run directory's disk, which counts as full below
+    ``free_floor_bytes``. ``last_file_event_s``, ``last_cpu_use_s``: the last signs of life, after
+    the start.
     """
 
     exit_code: int | None = None
@@ -87,6 +89,7 @@ class EndingRecord(_Part):
     scratch_bytes: int | None = None
     deleted_bytes: int | None = None
     printed_bytes: int | None = None
+    open_files: int | None = None
     lowest_free_bytes: int | None = None
     free_floor_bytes: int | None = None
     last_file_event_s: float | None = None

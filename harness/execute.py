@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING
 
 from harness.cache import CacheMode, prepare_cache
+from harness.challenge.pairs import tops
+from harness.data_lock import exclusive
 from harness.disk import Reserve, check_room
 from harness.ending import Cut
 from harness.engine.base import BindMount, Engine, EngineName, ExitState, RunSpec
@@ -27,7 +27,6 @@ from harness.witness import cpus_left, reserved_cpu, start_witness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from harness.cache import CacheRecord
     from harness.challenge.contract import Mount
@@ -80,7 +79,7 @@ def execute(
     A submission's failure is a result, not an exception. Raises DataError, ProbeError, EngineError
     or OutputError when the run could not even begin, OutputError when its record cannot be written.
     """
-    with interrupts or Interrupts() as guard, _room(plan, run_dir) as reserve:
+    with interrupts or Interrupts() as guard, _begin(plan, run_dir) as reserve:
         return _execute(plan, engine, run_dir, on_progress, repeat, ahead, guard, reserve)
 
 
@@ -96,20 +95,19 @@ def _execute(
 ) -> RunRecord:
     _make_output(plan, run_dir)
     machine = take_fingerprint(f"{engine.info.name} {engine.info.version}")
-    with _only_reader(plan.data_dir):
-        warm = plan.cache is CacheMode.WARM
-        on_progress(Progress(step=Step.WARMING if warm else Step.COOLING))
-        inputs = (plan.data_dir / path for pair in plan.pairs for path in pair.inputs)
-        cache = prepare_cache(plan.cache, inputs)
-        with start_witness(plan, engine, run_dir, ahead) as probe:
-            spec = _run_spec(plan, engine, run_dir, cpuset=cpus_left(engine, probe))
-            watch = MachineWatch()  # after the probe, whose work is ours
-            tell = _Announcer(on_progress)
-            supervisor = Supervisor(plan, run_dir, probe, watch, tell.field_written)
-            note = partial(_note_start, plan, engine, run_dir, spec, probe, cache, machine, repeat)
-            ending = _run_to_its_end(engine, spec, supervisor, interrupts, on_progress, note)
-            contamination = watch.finish()
-            trace = _finish(probe)
+    warm = plan.cache is CacheMode.WARM
+    on_progress(Progress(step=Step.WARMING if warm else Step.COOLING))
+    inputs = (plan.data_dir / path for pair in plan.pairs for path in pair.inputs)
+    cache = prepare_cache(plan.cache, inputs)
+    with start_witness(plan, engine, run_dir, ahead) as probe:
+        spec = _run_spec(plan, engine, run_dir, cpuset=cpus_left(engine, probe))
+        watch = MachineWatch()  # after the probe, whose work is ours
+        tell = _Announcer(on_progress)
+        supervisor = Supervisor(plan, run_dir, probe, watch, tell.field_written)
+        note = partial(_note_start, plan, engine, run_dir, spec, probe, cache, machine, repeat)
+        ending = _run_to_its_end(engine, spec, supervisor, interrupts, on_progress, note)
+        contamination = watch.finish()
+        trace = _finish(probe)
     ended = Ended(ending=ending, duration_s=supervisor.duration_s, reserved_cpu=reserved_cpu(probe))
     conditions = Conditions(cache=cache, machine=machine, contamination=contamination)
     on_progress(Progress(step=Step.COLLECTING))
@@ -128,20 +126,21 @@ def _execute(
 
 
 @contextmanager
-def _room(plan: Plan, run_dir: RunDirectory) -> Iterator[Reserve]:
-    """Enough of it on the disk to begin, and some kept for the record."""
+def _begin(plan: Plan, run_dir: RunDirectory) -> Iterator[Reserve]:
+    """The data for this run alone, enough room on the disk, and some kept for the record. A run
+    that cannot have them leaves nothing behind."""
     limits, fields = plan.challenge.limits, [plan.challenge.task(p.task).field for p in plan.pairs]
-    try:
-        check_room(run_dir.path, fields, limits.log_bytes)
-        reserve = Reserve(run_dir.reserve_path, len(fields))
-    except OutputError:
-        with suppress(OSError):
-            run_dir.path.rmdir()  # nothing began
-        raise
-    try:
+    with ExitStack() as held:
+        try:
+            held.enter_context(exclusive(plan.data_dir))
+            check_room(run_dir.path, fields, limits.log_bytes)
+            reserve = Reserve(run_dir.reserve_path, len(fields))
+        except (DataError, OutputError):
+            with suppress(OSError):
+                run_dir.path.rmdir()  # nothing began
+            raise
+        held.callback(reserve.give_up)
         yield reserve
-    finally:
-        reserve.give_up()
 
 
 class _Announcer:
@@ -161,23 +160,6 @@ class _Announcer:
                 done=self._done,
             )
         )
-
-
-@contextmanager
-def _only_reader(data_dir: Path) -> Iterator[None]:
-    """No other run may read the same files meanwhile: every opening would count as this run's."""
-    folder = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(
-                f"data folder {data_dir}: another run is reading it, and whoever opens a file "
-                "counts; wait until it has ended, or give this run a copy of the data"
-            ) from error
-        yield
-    finally:
-        os.close(folder)
 
 
 def _make_output(plan: Plan, run_dir: RunDirectory) -> None:
@@ -275,7 +257,12 @@ def _note_start(
 
 def _bind(mount: Mount, plan: Plan, run_dir: RunDirectory) -> BindMount:
     if mount.source == "data":
-        return BindMount(source=plan.data_dir / mount.path, target=mount.target, read_only=True)
+        return BindMount(
+            source=plan.data_dir / mount.path,
+            target=mount.target,
+            read_only=True,
+            only=tops(plan.tasks, plan.data_dir) if mount.is_whole_data else None,
+        )
     return BindMount(source=run_dir.output_dir, target=mount.target, read_only=False)
 
 

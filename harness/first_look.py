@@ -7,11 +7,12 @@ import math
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from harness import console
+from harness import console, data_lock
 from harness.challenge.field_file import FieldState, read_field
 from harness.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from harness.evaluate.accuracy import PairAccuracy
@@ -25,12 +26,22 @@ def look_at_accuracy(
     """Accuracy of every valid field whose pair has truth."""
     if not truth.is_dir() or not any(p.field_state is FieldState.VALID for p in record.pairs):
         return []
+    try:  # the run is done and stored; only its figures are lost
+        with data_lock.shared(plan.data_dir):
+            return list(_accuracies(plan, record, run_dir, truth))
+    except DataError as error:
+        console.warn(str(error))
+        return []
+
+
+def _accuracies(
+    plan: Plan, record: RunRecord, run_dir: RunDirectory, truth: Path
+) -> Iterator[tuple[PairRecord, PairAccuracy]]:
     # Here, as it needs SciPy: a fifth of a second that a run without the truth need not wait.
     from harness.evaluate.accuracy import pair_accuracy  # noqa: PLC0415
 
     console.note("  comparing the fields with the truth")
     pairs = {pair.key: pair for pair in plan.pairs}
-    found = []
     for pair in record.pairs:
         if pair.field_state is FieldState.VALID:
             task = plan.challenge.task(pair.task)
@@ -44,12 +55,11 @@ def look_at_accuracy(
                     field=field,
                     data_dir=plan.data_dir,
                 )
-            except DataError as error:  # the run is done and stored; only this figure is lost
+            except DataError as error:  # only this figure is lost
                 console.warn(str(error))
                 continue
             if value is not None:
-                found.append((pair, value))
-    return found
+                yield pair, value
 
 
 def to_json(record: RunRecord, accuracy: list[tuple[PairRecord, PairAccuracy]]) -> str:

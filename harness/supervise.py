@@ -119,6 +119,7 @@ class Supervisor:
             scratch_bytes=None if self._scratch is None else self._scratch.used_bytes,
             deleted_bytes=None if self._scratch is None else self._scratch.deleted_bytes,
             printed_bytes=self._usage.printed_bytes,
+            open_files=self._usage.open_files,
             lowest_free_bytes=self._lowest_free_bytes,
             free_floor_bytes=self._floor_bytes,
             last_file_event_s=self._life.last_event_s,

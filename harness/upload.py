@@ -6,7 +6,7 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from harness import console
+from harness import console, data_lock
 from harness.challenge.field_file import FieldState, max_file_bytes
 from harness.challenge.model import builtin_names, load_challenge
 from harness.challenge.pairs import check_data, read_pairs
@@ -35,9 +35,10 @@ def check(
 ) -> int:
     """The exit code."""
     rules = _rules(challenge, path, runs)
-    tasks = check_data(rules, data) if meaning else read_pairs(rules, data)
-    with open_source(path, runs, tasks) as source:
-        report = _checked(rules, tasks, source, data if meaning else None)
+    with data_lock.shared(data):
+        tasks = check_data(rules, data) if meaning else read_pairs(rules, data)
+        with open_source(path, runs, tasks) as source:
+            report = _checked(rules, tasks, source, data if meaning else None)
     if as_json:
         console.out.file.write(report.model_dump_json(indent=1) + "\n")
     else:
@@ -53,9 +54,11 @@ def pack_fields(
     _check_target(output, force=force)
     _refuse_to_pollute(output, data)
     rules = _rules(challenge, path, runs)
-    tasks = check_data(rules, data)
+    with data_lock.shared(data):
+        tasks = check_data(rules, data)
     with open_source(path, runs, tasks) as source:
-        report = _checked(rules, tasks, source, data)
+        with data_lock.shared(data):
+            report = _checked(rules, tasks, source, data)
         show_check(report)
         show_check_ending(report, to_stderr=False)
         if any(error.kind is not FindingKind.NO_DUMMY for error in report.errors) and not force:

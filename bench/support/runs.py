@@ -46,7 +46,7 @@ class Site:
         """The first task has ``pairs`` pairs, the second one."""
         first = tuple((case, case) for case in range(1, pairs + 1))
         data = write_data(folder / "test", first=first, second=((1, 2),))
-        np.savez_compressed(data / "zero.npz", np.zeros((3, 8, 6, 10), np.float16))
+        np.savez_compressed(data / "task_01/zero.npz", np.zeros((3, 8, 6, 10), np.float16))
         folder.chmod(0o755)
         return cls(folder=folder)
 

@@ -27,7 +27,7 @@ def main() -> None:
         time.sleep(float(sys.argv[1]) / len(pairs))
         folder = OUTPUT / task
         folder.mkdir(exist_ok=True)  # a bare run has an empty output folder
-        shutil.copyfile(DATA / "zero.npz", folder / ".part")
+        shutil.copyfile(DATA / "task_01/zero.npz", folder / ".part")
         (folder / ".part").rename(folder / f"disp_{fixed:04d}_{moving:04d}.npz")
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "is_present",
     "list_pairs_alone",
     "read_pairs",
+    "tops",
 ]
 
 _NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -135,6 +136,19 @@ def check_data(challenge: Challenge, data_dir: Path) -> tuple[TaskPairs, ...]:
     _check_images(found, data_dir, findings)
     _raise_if_any(findings, data_dir)
     return found
+
+
+def tops(tasks: Iterable[TaskPairs], data_dir: Path) -> tuple[str, ...]:
+    """Names of the files and folders at the data folder's top that the tasks need: those that hold
+    their lists and inputs, and what these lead to where they are links."""
+    names: set[str] = set()
+    top = data_dir.resolve()
+    for found in tasks:
+        inputs = (path for pair in found.pairs for path in pair.inputs)
+        for path in {PurePosixPath(found.task.pairs.path), *inputs}:
+            names.add(path.parts[0])
+            names.add((top / path).resolve().relative_to(top).parts[0])
+    return tuple(sorted(names))
 
 
 def _absent_mounts(challenge: Challenge, data_dir: Path) -> list[str]:

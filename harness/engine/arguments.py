@@ -5,6 +5,7 @@ docs/isolation.md says of each why it is there, and what a submission sees of it
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ TEMPORARY = "/tmp"
 # memory the kernel takes the submission before the harness (proc(5): -1000 to 1000).
 _OOM_SCORE_ADJ = 500
 OPEN_FILES = "nofile"  # setrlimit(2)
+_FRAME_BYTES = 1 << 20  # of a folder that holds nothing but what is mounted in it
 _NVIDIA = "nvidia"
 _SYSTEM = tuple(map(PurePosixPath, ("/proc", "/sys", "/dev")))
 
@@ -52,7 +54,7 @@ def container_arguments(spec: RunSpec, *, name: str, owner: Owner) -> dict[str, 
         "hostname": "submission",
         "labels": {OWNER_LABEL: owner.text, RUN_LABEL: spec.name},
         "environment": {**_gpu_variables(spec), **spec.environment},
-        "mounts": [bind(mount) for mount in spec.mounts],
+        "mounts": [made for mount in spec.mounts for made in _mounts(mount)],
         # exec: compilers of kernels (Numba, Triton, torch.compile) load from there what they built.
         "tmpfs": {TEMPORARY: f"rw,exec,nosuid,nodev,mode=1777,size={limits.temporary_bytes}"},
         "read_only": spec.isolation.read_only_root,
@@ -81,6 +83,34 @@ def container_arguments(spec: RunSpec, *, name: str, owner: Owner) -> dict[str, 
     }
 
 
+def _mounts(mount: BindMount) -> list[Mount]:
+    """One, or those that show a folder in part: an empty folder in memory, and in it each thing
+    that is meant. The runtime makes the empty folder read-only when their places in it are made."""
+    if mount.only is None:
+        return [bind(mount)]
+    frame = Mount(
+        target=mount.target,
+        source=None,
+        type="tmpfs",
+        read_only=True,
+        tmpfs_size=_FRAME_BYTES,
+        tmpfs_mode=0o755,
+    )
+    return [frame, *map(bind, _parts(mount))]
+
+
+def _parts(mount: BindMount) -> list[BindMount]:
+    """What is shown of a folder, each for itself; the mount where it is shown whole."""
+    return [mount] if mount.only is None else [_part(mount, name) for name in mount.only]
+
+
+def _part(mount: BindMount, name: str) -> BindMount:
+    target = str(PurePosixPath(mount.target, name))
+    return dataclasses.replace(
+        mount, source=mount.source / name, target=target, read_only=True, only=None
+    )
+
+
 def bind(mount: BindMount) -> Mount:
     """What is mounted on the host later does not appear in the container, nor what is mounted below
     the folder already: a read-only mount would leave that writable."""
@@ -98,10 +128,10 @@ def bind(mount: BindMount) -> Mount:
 def check_sources(mounts: Iterable[BindMount]) -> None:
     """What is to be mounted must be there: some engines would make an empty folder of it, as root.
     Raises EngineError."""
-    for mount in mounts:
-        if not mount.source.exists():
+    for part in (part for mount in mounts for part in _parts(mount)):
+        if not part.source.exists():
             raise EngineError(
-                f"{mount.source}: to be mounted at {mount.target}, and there is no such file or "
+                f"{part.source}: to be mounted at {part.target}, and there is no such file or "
                 "folder (any more)"
             )
 

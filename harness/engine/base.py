@@ -32,11 +32,16 @@ class Image:
 
 @dataclass(frozen=True, kw_only=True)
 class BindMount:
-    """A host folder or file shown to the submission at ``target``."""
+    """A host folder or file shown to the submission at ``target``.
+
+    ``only``: names of files and folders in the source, which alone are shown, in a folder in which
+    nothing else can be made; None for all that it holds. A mount in part is read-only.
+    """
 
     source: Path
     target: str
     read_only: bool
+    only: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +108,7 @@ class Usage:
     ``memory_limit_hits``: how often it came to that limit, which not every kernel counts although
     it says zero; seen, as the peak, no earlier than the kills.
     ``refused_processes``: how often its limit of processes held. ``printed_bytes``: all that it
-    printed, kept in the log or not.
+    printed, kept in the log or not. ``open_files``: how many a process of it may have open.
     """
 
     cpu_s: float | None = None
@@ -112,6 +117,7 @@ class Usage:
     memory_limit_hits: int | None = None
     refused_processes: int | None = None
     printed_bytes: int | None = None
+    open_files: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +220,7 @@ class Engine(Protocol):
     def prepare(self, spec: RunSpec) -> Execution: ...
 
     def check_isolation(self, isolation: Isolation) -> None:
-        """Raises EngineError for what this engine cannot do; costs nothing, so ask it first."""
+        """Raises OptionError for what this engine cannot do; costs nothing, so ask it first."""
 
     def shares_our_kernel(self, find_image: Callable[[], Image]) -> bool:
         """Can what containers do to files be seen from here? In doubt a container of the image,

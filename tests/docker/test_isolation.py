@@ -18,7 +18,7 @@ from harness.engine.arguments import RUN_LABEL
 from harness.engine.base import ExitState, Isolation
 from harness.engine.docker import DockerEngine
 from harness.engine.owner import OWNER_LABEL, Owner
-from harness.errors import BuildError, EngineError, ImageMissing
+from harness.errors import BuildError, EngineError, ImageMissing, OptionError
 from tests.docker.conftest import MIB, shell_spec
 from tests.docker.test_docker_engine import as_root, execute, log_of, wait_for_log
 
@@ -198,13 +198,38 @@ class TestFromInside:
         )
         assert see(engine.prepare(spec), folder).count("Read-only file system") == 3
 
+    @pytest.mark.parametrize("read_only_root", [False, True])
+    def test_of_a_folder_in_part_nothing_else_is_seen_and_nothing_can_be_made(
+        self, engine: DockerEngine, shell_image: Image, folder: Path, read_only_root: bool
+    ) -> None:
+        (folder / "data/answers").mkdir()
+        (folder / "data/task").mkdir()
+        (folder / "data/task/image").write_text("image\n")
+        script = (
+            "ls -A /l2r/test; cat /l2r/test/task/image; grep -c answers /proc/self/mountinfo; "
+            "cd /l2r/test; ! touch new task/new && ! mkdir folder && ! rm -r pairs_val.csv && "
+            "! chmod 777 . && ! mount -o remount,rw /l2r/test 2>/dev/null"
+        )
+        given = shell_spec(shell_image, folder, script)
+        data, output = given.mounts
+        in_part = dataclasses.replace(data, only=("pairs_val.csv", "task"))
+        spec = dataclasses.replace(
+            given, mounts=(in_part, output), isolation=Isolation(read_only_root=read_only_root)
+        )
+        seen = see(engine.prepare(spec), folder)
+        assert seen.startswith("pairs_val.csv\ntask\nimage\n0\n")
+        assert seen.count("Read-only file system") >= 4
+        assert sorted(path.name for path in (folder / "data").iterdir()) == [
+            *("answers", "pairs_val.csv", "task"),
+        ]
+
     def test_runtime_that_is_not_there(
         self, engine: DockerEngine, shell_image: Image, folder: Path
     ) -> None:
         spec = dataclasses.replace(
             shell_spec(shell_image, folder, "true"), isolation=Isolation(runtime="runsc-nowhere")
         )
-        with pytest.raises(EngineError, match=r"runsc-nowhere.*runc"):
+        with pytest.raises(OptionError, match=r"runsc-nowhere.*runc"):
             engine.prepare(spec)
 
     def test_runtime_that_is_there(
@@ -282,6 +307,18 @@ class TestImagesThatAskForMore:
             other.reload()
         finally:
             other.remove()
+
+    def test_a_volume_does_not_come_before_a_folder_in_part(
+        self, build: Build, engine: DockerEngine, client: DockerClient, folder: Path
+    ) -> None:
+        image = build("RUN mkdir -p /l2r/test && echo > /l2r/test/own", "VOLUME /l2r/test")
+        given = shell_spec(image, folder, "ls /l2r/test; ! touch /l2r/test/new 2>/dev/null")
+        data, output = given.mounts
+        in_part = dataclasses.replace(data, only=("pairs_val.csv",))
+        before = {found.id for found in client.volumes.list()}
+        spec = dataclasses.replace(given, mounts=(in_part, output))
+        assert see(engine.prepare(spec), folder) == "pairs_val.csv\n"
+        assert not {found.id for found in client.volumes.list()} - before, "a volume is left"
 
     @pytest.mark.parametrize("volume", ["/l2r", "/l2r/submission", "/tmp", "/weights"])
     def test_a_volume_does_not_come_before_our_mounts(
@@ -380,6 +417,13 @@ class TestUsage:
         assert used.memory_kills == 1
         assert used.memory_limit_hits is not None  # Linux 6.18 leaves it at zero
         assert used.memory_peak_bytes > 0.8 * 64 * MIB, "else the machine would be blamed"
+
+    def test_open_files(self, shell: MakeRun, folder: Path) -> None:
+        """Whether the engine may raise the limit or not, it is what the submission sees."""
+        with shell("ulimit -n; echo up; sleep 30") as execution:
+            execution.start()
+            wait_for_log(folder, "up")
+            assert execution.usage().open_files == int(log_of(folder).split()[0])
 
     def test_refused_processes(self, shell: MakeRun) -> None:
         """The shell that is refused one ends; what became a sleep without forking stays."""

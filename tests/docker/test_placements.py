@@ -45,7 +45,7 @@ SCRIPT = r"""
 register() {
   cat /l2r/test/$1/img$2.nii.gz /l2r/test/$1/img$3.nii.gz > /dev/null
   sleep 0.2
-  cp /l2r/test/zero.npz /l2r/submission/$1/.part
+  cp /l2r/test/task_01/zero.npz /l2r/submission/$1/.part
   mv /l2r/submission/$1/.part /l2r/submission/$1/disp_$2_$3.npz
 }
 """ + "".join(f"register {pair}\n" for pair in PAIRS)
@@ -55,7 +55,7 @@ LATE_FOLDERS = 50
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Path:
     folder = write_data(tmp_path / "test")
-    np.savez_compressed(folder / "zero.npz", np.zeros((3, 8, 6, 10), np.float16))
+    np.savez_compressed(folder / "task_01/zero.npz", np.zeros((3, 8, 6, 10), np.float16))
     return folder
 
 

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.docker
 # It finishes the first pair, then hangs; SIGTERM would not end it.
 SCRIPT = (
     "trap '' TERM; cd /l2r/test/task_01; cat img0001.nii.gz > /dev/null; "
-    "cp ../zero.npz /l2r/submission/task_01/disp_0001_0001.npz; "
+    "cp zero.npz /l2r/submission/task_01/disp_0001_0001.npz; "
     "touch /l2r/submission/hangs; sleep 300 & wait; wait"
 )
 
@@ -39,7 +39,7 @@ SCRIPT = (
 @pytest.fixture
 def team(tmp_path: Path) -> Path:
     folder = write_data(tmp_path / "test")
-    np.savez_compressed(folder / "zero.npz", np.zeros((3, 8, 6, 10), np.float16))
+    np.savez_compressed(folder / "task_01/zero.npz", np.zeros((3, 8, 6, 10), np.float16))
     limits = "limits:\n"
     arguments = f'  arguments: ["{SCRIPT}"]\n'
     (tmp_path / "tiny.yaml").write_text(YAML.replace(limits, arguments + limits))
@@ -180,7 +180,7 @@ def test_harness_that_lives_keeps_its_container(
     other = tmp_path / "other"
     other.mkdir()
     write_data(other / "test")
-    os.link(team / "test/zero.npz", other / "test/zero.npz")
+    os.link(team / "test/task_01/zero.npz", other / "test/task_01/zero.npz")
     os.link(team / "tiny.yaml", other / "tiny.yaml")
     living, living_run = begin(other, shell_image)
     try:

@@ -42,7 +42,7 @@ REGISTER = r"""
 register() {
   cat /l2r/test/$1/img$2.nii.gz /l2r/test/$1/img$3.nii.gz > /dev/null
   sleep 0.3
-  cp /l2r/test/zero.npz /l2r/submission/$1/.part
+  cp /l2r/test/task_01/zero.npz /l2r/submission/$1/.part
   mv /l2r/submission/$1/.part /l2r/submission/$1/disp_$2_$3.npz
 }
 """
@@ -52,7 +52,7 @@ ALL_PAIRS = REGISTER + "".join(f"register {pair}\n" for pair in PAIRS)
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Path:
     folder = write_data(tmp_path / "test")
-    np.savez_compressed(folder / "zero.npz", np.zeros((3, 8, 6, 10), np.float16))
+    np.savez_compressed(folder / "task_01/zero.npz", np.zeros((3, 8, 6, 10), np.float16))
     return folder
 
 
@@ -182,6 +182,22 @@ def test_data_is_read_only(
     assert record.exit_code == 9
     assert "Read-only file system" in run_dir.log_path.read_text()
     assert image.read_bytes() == before
+
+
+def test_of_the_data_folder_only_what_the_tasks_need_is_seen(
+    engine: DockerEngine, shell_image: Image, tmp_path: Path, data_dir: Path
+) -> None:
+    """Not the answers of a careless organiser, nor anything else that lies beside the tasks."""
+    (data_dir / "answers").mkdir()
+    (data_dir / "answers/secret").write_text("secret")
+    (data_dir / "old.zip").touch()
+    script = "ls -A /l2r/test; touch /l2r/test/x; " + ALL_PAIRS
+    record, run_dir = run(engine, shell_image, tmp_path, script=script)
+    assert record.status is RunStatus.SUCCEEDED
+    listed, told = run_dir.log_path.read_text().splitlines()[:2], run_dir.log_path.read_text()
+    assert listed == ["task_01", "task_02"]
+    assert "Read-only file system" in told
+    assert record.witness.complete
 
 
 def test_memory_limit(

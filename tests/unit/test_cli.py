@@ -203,8 +203,8 @@ def test_what_cannot_begin(
 @pytest.mark.parametrize("option", [("--read-only-root",), ("--runtime", "runsc")])
 def test_what_the_engine_cannot_do_costs_nothing(team: Path, option: tuple[str, ...]) -> None:
     done = harness("run", "--challenge", "tiny.yaml", *option, cwd=team)
-    assert done.returncode == errors.EngineError.exit_code, done.stderr
-    assert "are for containers" in done.stderr
+    assert done.returncode == errors.OptionError.exit_code, done.stderr
+    assert f"{' '.join(option)}: expected containers, and the process engine" in done.stderr
     assert list((team / "runs").glob("*/*")) == []
 
 
@@ -222,9 +222,13 @@ def test_nothing_of_ours_may_lie_in_the_data_folder(team: Path, option: str) -> 
     assert "which the submission sees" in done.stderr
 
 
-def test_two_runs_never_read_the_same_data(team: Path) -> None:
+CHECK = ("check", "--challenge", "tiny.yaml")
+VALIDATE = ("challenge", "validate", "tiny.yaml", "--data", "test")
+
+
+def test_nobody_else_reads_the_data_of_a_run(team: Path) -> None:
     """Whoever opens a file counts, so the second run's readings would be charged to the first."""
-    write_method(team, "time.sleep(1)\n" + ZERO)
+    write_method(team, "time.sleep(2)\n" + ZERO)
     arguments = ("run", "--challenge", "tiny.yaml")
     first = subprocess.Popen(
         [sys.executable, "-m", "harness.cli", *arguments],
@@ -238,11 +242,17 @@ def test_two_runs_never_read_the_same_data(team: Path) -> None:
     for line in first.stderr:
         if line.strip() == "started":
             break
-    second = harness(*arguments, cwd=team)
-    assert second.returncode == errors.DataError.exit_code
-    assert "another run is reading it" in second.stderr
+    for others in (arguments, CHECK, VALIDATE):
+        second = harness(*others, cwd=team)
+        assert second.returncode == errors.DataError.exit_code, second.stderr
+        assert "a run is reading it" in second.stderr
     first.communicate()
     assert first.returncode == 0
+    assert len(list((team / "runs/local").iterdir())) == 1
+    (record,) = (RunDirectory(path).read_record() for path in (team / "runs/local").iterdir())
+    for pair in record.pairs:
+        assert pair.runtime_s is not None
+        assert pair.runtime_s < 1.0, "nobody opened its images before it did"
 
 
 def test_build_without_an_engine_is_no_error(team: Path) -> None:
@@ -282,6 +292,7 @@ def test_exit_codes_are_distinct_and_documented() -> None:
 def test_every_command_has_help_and_a_line_in_the_documents(command: str, tmp_path: Path) -> None:
     done = harness(command, "--help", cwd=tmp_path)
     assert done.returncode == 0
+    assert "<bool>" not in done.stdout  # flags take no value
     pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
     assert any(f"harness {command}" in page.read_text() for page in pages)
 

@@ -40,6 +40,7 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "cache", "challenge", "engine", "image_record", "machine", "plan", "store"),
     },
     "witness": {"errors", "challenge", "probe", "engine", "store", "plan"},
+    "data_lock": {"errors"},
     "disk": {"errors", "challenge"},
     "paced": set(),
     "interrupts": set(),
@@ -51,7 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     "execute": {
         *("errors", "challenge", "probe", "timing", "runner", "engine", "store", "verdict"),
         *("cache", "machine", "collect", "plan", "record", "witness", "ending"),
-        *("supervise", "disk", "interrupts", "started"),
+        *("supervise", "disk", "data_lock", "interrupts", "started"),
     },
     "recover": {
         *("errors", "ending", "engine", "execute", "machine", "probe", "record", "started"),
@@ -80,9 +81,11 @@ TOP = {
     "cli_doctor",
     "cli_evaluate",
     "cli_fields",
+    "cli_help",
     "cli_import",
     "cli_options",
     "cli_recover",
+    "cli_run",
     "cli_show",
     "cli_upload",
     "console",

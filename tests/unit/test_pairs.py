@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from harness.challenge import nifti
 from harness.challenge.model import load_challenge, parse_challenge
 from harness.challenge.nifti import NiftiError, read_header
-from harness.challenge.pairs import check_data, read_pairs
+from harness.challenge.pairs import check_data, read_pairs, tops
 from harness.errors import DataError
+from tests.editions import tiny_edition, write_edition
 from tests.tiny import GRID, YAML, tiny_challenge, write_data, write_image
 
 if TYPE_CHECKING:
@@ -335,6 +336,25 @@ def test_unreadable_files() -> None:
         assert found[0] == f"{LIST}: cannot be read (Permission denied)"
         assert "task_02/img0007.nii.gz: cannot be read" in found[1]
         assert len(found) == 2
+
+
+def test_what_the_tasks_need_of_the_data_folder(data: Path) -> None:
+    """The folders of the tasks, and where links in them lead; not what else lies beside them."""
+    (data / "answers").mkdir()
+    (data / "old.zip").touch()
+    assert tops(read_pairs(tiny_challenge(), data), data) == ("task_01", "task_02")
+    (data / "pool").mkdir()
+    image = data / "task_01/img0001.nii.gz"
+    image.rename(data / "pool/one.nii.gz")
+    image.symlink_to("../pool/one.nii.gz")
+    assert tops(read_pairs(tiny_challenge(), data), data) == ("pool", "task_01", "task_02")
+
+
+def test_a_list_at_the_top_is_needed_by_itself(tmp_path: Path) -> None:
+    write_edition(tmp_path, "lumir2024", pairs=2)
+    (tmp_path / "labelsVal").mkdir()
+    found = read_pairs(tiny_edition("lumir2024"), tmp_path)
+    assert tops(found, tmp_path) == ("LUMIR_dataset.json", "imagesVal")
 
 
 @pytest.mark.parametrize("locked", [".", "task_01"])
