@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from harness.image_record import ImageRecord
 
 
-REFERENCE_IMAGE = "l2r_submission"  # what the repository's folder builds; holds the probe
+REFERENCE_IMAGE = "l2r_submission"  # what the challenge's own build line makes of its folder
 
 
 class WitnessChoice(StrEnum):
@@ -35,8 +35,9 @@ class WitnessChoice(StrEnum):
 class Plan:
     """What to run on what: nothing of it is looked up again later.
 
-    ``challenge_file`` is None for a built-in challenge. ``witness_image`` is needed only for a
-    witness in a container. ``realtime`` is False only where a witness
+    ``challenge_file`` is None for a built-in challenge. ``witness_image``: what
+    helps a run and is not the submission (a witness in a container) runs from it, by its name; None
+    for the harness's own. ``realtime`` is False only where a witness
     without real-time scheduling is wanted, for tests and benchmarks. ``changed_limits``: the names
     of the limits that are not the challenge's own, as its file calls them. ``image_facts``: None
     for an engine without images. Raises ChallengeError when its fields are more files than allowed.
@@ -49,7 +50,7 @@ class Plan:
     image: Image
     submission: str
     witness: WitnessChoice = WitnessChoice.AUTO
-    witness_image: str = REFERENCE_IMAGE
+    witness_image: str | None = None
     realtime: bool = True
     cache: CacheMode = CacheMode.WARM
     isolation: Isolation = field(default_factory=Isolation)

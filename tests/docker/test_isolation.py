@@ -626,5 +626,5 @@ class TestHandingOver:
         os.chown(folder / "out" / "f", 64321, -1)
         monkeypatch.setattr(os, "geteuid", lambda: 64322)
         monkeypatch.setattr(engine, "_has", lambda _: False)
-        with pytest.raises(EngineError, match=r"make build.*chown"):
+        with pytest.raises(EngineError, match=r"make base-image.*chown"):
             engine.hand_over(folder / "out", missing)
