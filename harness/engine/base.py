@@ -230,6 +230,10 @@ class Engine(Protocol):
     def check_isolation(self, isolation: Isolation) -> None:
         """Raises OptionError for what this engine cannot do; costs nothing, so ask it first."""
 
+    def own_image(self) -> Image:
+        """An image of the harness's own, with its probe and a shell and nothing of any submission,
+        made if it is not there. Raises ImageMissing when it cannot be."""
+
     def shares_our_kernel(self, find_image: Callable[[], Image]) -> bool:
         """Can what containers do to files be seen from here? In doubt a container of the image,
         any with Python, is asked for its kernel's boot ID."""

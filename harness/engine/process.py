@@ -98,6 +98,9 @@ class ProcessEngine:
                 "--engine docker, or leave it out"
             )
 
+    def own_image(self) -> Image:
+        raise ImageMissing("the process engine has no images, so none of the harness's own")
+
     def shares_our_kernel(self, find_image: Callable[[], Image]) -> bool:  # noqa: ARG002
         return True
 
