@@ -74,7 +74,7 @@ def evaluate_all(request: Request, *, as_json: bool, verbose: bool) -> int:
         len(task.cases) for one in planned[1:] for task in one.source.attempted
     )
     workers = request.workers or workers_that_fit()
-    with Pool(workers) as pool, Counter("evaluating", total) as counter:
+    with Pool(workers, _say_compiling) as pool, Counter("evaluating", total) as counter:
         for one in planned:
             journal = cases_path(one.result)
             try:
@@ -101,6 +101,11 @@ def evaluate_all(request: Request, *, as_json: bool, verbose: bool) -> int:
     else:
         show_tables(rows)
     return code
+
+
+def _say_compiling() -> None:
+    text = "  compiling the metrics for this machine: 10 s or so, once; later commands find it done"
+    console.tell(text, to_stderr=True)
 
 
 def _rules(request: Request) -> tuple[Rulebook, tuple[TaskCases, ...]]:
