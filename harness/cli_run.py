@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -222,7 +223,7 @@ def _engine_and_image(
     folder = Path(source)
     try:
         image = chosen.build(
-            folder, tag=REFERENCE_IMAGE, base_image=base_image, on_output=BuildLog().add
+            folder, tag=_tag_of(folder), base_image=base_image, on_output=BuildLog().add
         )
     except BaseImageUnavailable as error:
         if choice is EngineOption.DOCKER:
@@ -230,8 +231,17 @@ def _engine_and_image(
         console.warn(f"{error}\nUsing the process engine instead, without isolation.")
         chosen = ProcessEngine()
         chosen.check_isolation(isolation)
-        image = chosen.build(folder, tag=REFERENCE_IMAGE)
+        image = chosen.build(folder, tag=_tag_of(folder))
     return chosen, image
+
+
+def _tag_of(folder: Path) -> str:
+    """The challenge's name for the image of the folder one is in; another folder, which may be
+    somebody else's, gets a name of its own."""
+    if folder.resolve() == Path.cwd().resolve():
+        return REFERENCE_IMAGE
+    slug = "-".join(re.findall(r"[a-z0-9]+", folder.resolve().name.lower()))
+    return f"l2r-run/{slug[:60].strip('-') or 'folder'}"
 
 
 def where_fields_are(record: RunRecord, submission: Path, given: str, where: str) -> str:

@@ -23,7 +23,7 @@ from harness.record import INSIDE_REPORT, Conditions, Ended, make_record
 from harness.runner.settings import CHALLENGE_VARIABLE, INSIDE_REPORT_VARIABLE
 from harness.started import StartRecord, write_start
 from harness.supervise import Supervisor
-from harness.witness import cpus_left, reserved_cpu, start_witness
+from harness.witness import cpus_left, helper_image, reserved_cpu, start_witness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -103,7 +103,9 @@ def _execute(
         spec = _run_spec(plan, engine, run_dir, cpuset=cpus_left(engine, probe))
         watch = MachineWatch()  # after the probe, whose work is ours
         tell = _Announcer(on_progress)
-        supervisor = Supervisor(plan, run_dir, probe, watch, tell.field_written)
+        supervisor = Supervisor(
+            plan, run_dir, probe, watch, tell.field_written, storage=engine.storage
+        )
         note = partial(_note_start, plan, engine, run_dir, spec, probe, cache, machine, repeat)
         ending = _run_to_its_end(engine, spec, supervisor, interrupts, on_progress, note)
         contamination = watch.finish()
@@ -181,7 +183,7 @@ def _make_output(plan: Plan, run_dir: RunDirectory) -> None:
 def take_over(plan: Plan, engine: Engine, run_dir: RunDirectory) -> str | None:
     """Make the output this user's own, whoever the submission ran as; what is in the way of it."""
     try:
-        engine.hand_over(run_dir.output_dir, lambda: engine.find(plan.witness_image))
+        engine.hand_over(run_dir.output_dir, lambda: helper_image(plan, engine))
     except EngineError as error:
         return f"some of the output belongs to another user, and fields may be unreadable: {error}"
     return None
@@ -295,6 +297,7 @@ def _run_to_its_end(
                 at_once = cut is not None and cut.reason in _AT_ONCE
                 state = execution.stop(0.0 if at_once else _STOP_GRACE_S)
             supervisor.finish(execution)
+        supervisor.gone()
     except EngineError as error:
         failure = str(error)
     except KeyboardInterrupt:  # while it was made, or once more while it was stopped

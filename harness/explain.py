@@ -255,12 +255,21 @@ def _measured(record: RunRecord, ending: EndingRecord) -> Iterator[Figure]:
         yield _size("written elsewhere", ending.scratch_bytes, limits.scratch_bytes)
     if ending.printed_bytes is not None:
         yield _size("printed", ending.printed_bytes, limits.log_bytes)
-    if ending.lowest_free_bytes is not None:
-        yield Figure(name="free disk, lowest", found=format_bytes(ending.lowest_free_bytes))
+    yield from _free_space(ending)
     if ending.engine_failure is not None:
         yield Figure(name="engine", found=_shown(ending.engine_failure))
     if ending.isolation is not None and ending.isolation.runtime is not None:
         yield Figure(name="runtime", found=_shown(ending.isolation.runtime))
+
+
+def _free_space(ending: EndingRecord) -> Iterator[Figure]:
+    for name, found_bytes in (
+        ("free disk, lowest", ending.lowest_free_bytes),
+        ("free disk of the engine, lowest", ending.engine_lowest_free_bytes),
+        ("free again with its container", ending.reclaimed_bytes),
+    ):
+        if found_bytes is not None:
+            yield Figure(name=name, found=format_bytes(found_bytes))
 
 
 def _size(name: str, found: int, limit: int) -> Figure:

@@ -5,13 +5,16 @@ like the machine's, nor the other way round. How the cases are told apart, in th
 
 ended by the harness  the first recorded reason, whatever the exit code, the engine or the fields
                       say later: they may be its consequence. A full disk is the machine's as long
-                      as the submission kept its limits, which are looked at first.
+                      as the submission kept its limits, which are looked at first, and unless more
+                      than its limit was free again as soon as its container was gone: it had hidden
+                      that from every look.
 did not start         what the engine refused because of the image (a program that is missing or
                       foreign, a user that is unknown) has an exit code, 126 or 127, and is the
                       submission's; every other failure of the engine is the machine's.
-vanished              no exit code at all. Nothing inside a container can bring that about: its
-                      init ignores every signal from within, and a main process that kills itself,
-                      its parent or everything leaves an exit code (137). So: the machine.
+vanished              no exit code at all. Nothing inside a container can bring that about: a main
+                      process that kills itself, its parent or everything leaves an exit code, and
+                      so does the init, which ignores signals from within but can be traced
+                      (ptrace) and made to end with a code of choice. So: the machine.
 disk full             the disk's free space went below its floor, and the run failed: it may be
                       why.
 out of memory         the engine's word or the kernel's count of kills, never an exit code: 137
@@ -21,8 +24,8 @@ out of memory         the engine's word or the kernel's count of kills, never an
                       left.
 too many processes    the kernel's count of refusals beside an exit code or missing fields.
 exit code             any but 0 is the submission's: also 125 to 127 and 128 + n, which it may
-                      have chosen itself. 23 with missing fields is the reference runner's "some
-                      pairs failed".
+                      have chosen itself, as it may 0: success is a matter of fields. 23 with
+                      missing fields is the reference runner's "some pairs failed".
 fields                that the machine could not copy (no room) are the machine's; invalid or
                       missing ones are the submission's.
 """
@@ -104,6 +107,8 @@ def _cut_short(cut: CutRecord, evidence: Evidence) -> Verdict:
     if uncollected := evidence.count(FieldState.UNCOLLECTED):
         warnings.append(_uncollected(uncollected))
     status, blame = _status(cut.reason)
+    if evidence.ending.filled_the_disk(evidence.limits.scratch_bytes):
+        status, blame = RunStatus.OUTPUT_LIMIT, Blame.SUBMISSION
     reason = f"ended {_why(cut, evidence)}"
     return Verdict(status=status, reason=reason, blame=blame, warnings=tuple(warnings))
 
@@ -252,12 +257,28 @@ def _machine(reason: str) -> Verdict:
 def _disk(evidence: Evidence) -> str:
     """What happened to the disk, and how much of it was the submission's doing."""
     ending = evidence.ending
-    free = "no" if ending.lowest_free_bytes is None else format_bytes(ending.lowest_free_bytes)
-    text = f"the machine's disk is full: {free} left for the run directory"
+    engine_s = ending.engine_disk_was_full and not ending.run_disk_was_full
+    left_bytes = ending.engine_lowest_free_bytes if engine_s else ending.lowest_free_bytes
+    free = "no" if left_bytes is None else format_bytes(left_bytes)
+    where = "the engine's containers" if engine_s else "the run directory"
+    text = f"the machine's disk is full: {free} left for {where}"
+    if ending.filled_the_disk(evidence.limits.scratch_bytes):
+        return f"{text}; {_filled_by_it(evidence)}"
     if ending.output_bytes is None:
         return text
     wrote_bytes = ending.output_bytes + (ending.scratch_bytes or 0)
     return f"{text}; {format_bytes(wrote_bytes)} were the submission's, within its limits"
+
+
+def _filled_by_it(evidence: Evidence) -> str:
+    ending, most = evidence.ending, format_bytes(evidence.limits.scratch_bytes)
+    scratch_bytes = ending.scratch_bytes or 0
+    if scratch_bytes > evidence.limits.scratch_bytes:
+        return f"it had written {format_bytes(scratch_bytes)} outside of its output folder ({most})"
+    return (
+        f"{format_bytes(ending.hidden_bytes)} that it had hidden from every look were free again "
+        f"when its container was gone; outside of its output folder it may write {most}"
+    )
 
 
 def _machine_out_of_memory(evidence: Evidence) -> str:

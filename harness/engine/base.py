@@ -159,7 +159,10 @@ class Execution(Protocol):
 
     def scratch(self) -> ScratchUse | None:
         """What it wrote outside of its output folder; may take seconds. None when it cannot be
-        told, or has ended."""
+        told. Of one that has ended, what has a name and is there until it is removed."""
+
+    def is_alone(self) -> bool:
+        """Is it certain that no other submission runs on this engine?"""
 
 
 class Helper(Protocol):
@@ -194,6 +197,11 @@ class Engine(Protocol):
     @property
     def info(self) -> EngineInfo: ...
 
+    @property
+    def storage(self) -> Path | None:
+        """The folder that holds images and what containers write; None when there is none, or not
+        on this machine."""
+
     def cpus(self) -> tuple[int, ...]:
         """Numbers of the CPUs that a run can have."""
 
@@ -221,6 +229,10 @@ class Engine(Protocol):
 
     def check_isolation(self, isolation: Isolation) -> None:
         """Raises OptionError for what this engine cannot do; costs nothing, so ask it first."""
+
+    def own_image(self) -> Image:
+        """An image of the harness's own, with its probe and a shell and nothing of any submission,
+        made if it is not there. Raises ImageMissing when it cannot be."""
 
     def shares_our_kernel(self, find_image: Callable[[], Image]) -> bool:
         """Can what containers do to files be seen from here? In doubt a container of the image,

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import docker.errors
@@ -30,9 +31,10 @@ from harness.engine.image_build import (
 )
 from harness.engine.image_facts import ImageFacts, facts_of_inspected, platform_name
 from harness.engine.image_load import SILENCE_S, Loaded, load_image
+from harness.engine.own_image import own_name, write_context
 from harness.engine.owner import OWNER_LABEL, Owner
 from harness.engine.trial import TrialExecution
-from harness.errors import BuildError, EngineError, ImageMissing, OptionError
+from harness.errors import BaseImageUnavailable, BuildError, EngineError, ImageMissing, OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -149,7 +151,7 @@ class DockerEngine:
 
     @property
     def storage(self) -> Path | None:
-        """The folder that holds the images, None when it is not on this machine."""
+        """See :class:`harness.engine.base.Engine`."""
         folder = Path(str(self._facts.get("DockerRootDir") or "/nowhere"))
         here = kernel.told_by(self._facts) is True
         return folder if here and folder.is_absolute() and folder.is_dir() else None
@@ -232,6 +234,20 @@ class DockerEngine:
                 "/etc/docker/daemon.json, or leave the option out"
             )
 
+    def own_image(self) -> Image:
+        name = own_name()
+        if self._has(name):
+            return self.find(name)
+        base = OFFLINE_BASE if self._has(OFFLINE_BASE) else None
+        with TemporaryDirectory(prefix="harness-image-") as folder:
+            write_context(Path(folder))
+            try:
+                return self.build(Path(folder), tag=name, base_image=base, on_output=_log.debug)
+            except (BuildError, BaseImageUnavailable) as error:
+                raise ImageMissing(
+                    f"the harness's own image cannot be made here: {error}"
+                ) from error
+
     def shares_our_kernel(self, find_image: Callable[[], Image]) -> bool:
         if self._our_kernel is None:
             self._our_kernel = kernel.told_by(self._facts)
@@ -294,8 +310,9 @@ class DockerEngine:
             if self._has(OFFLINE_BASE):
                 return self.find(OFFLINE_BASE)
         raise EngineError(
-            f"{folder}: some of it belongs to another user, and no image of the harness's own is "
-            f"here to change that: build one (`make build`), or `sudo chown -hR $(id -u) {folder}`"
+            f"{folder}: some of it belongs to another user, and no image of the harness's own can "
+            "be had to change that: make a base for one (`make base-image`), or "
+            f"`sudo chown -hR $(id -u) {folder}`"
         )
 
     def sweep(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"  # random, another one at every boot of every kernel
 _OPEN_FILES = "Max open files"
-READ_BOOT_ID = ("python", "-c", f"print(open('{_BOOT_ID}').read().strip())")
+READ_BOOT_ID = ("python3", "-c", f"print(open('{_BOOT_ID}').read().strip())")
 
 
 def told_by(info: Mapping[str, Any]) -> bool | None:

@@ -56,6 +56,10 @@ class ProcessEngine:
     def cpus(self) -> tuple[int, ...]:
         return tuple(sorted(os.sched_getaffinity(0)))
 
+    @property
+    def storage(self) -> Path | None:
+        return None
+
     def build(
         self,
         folder: Path,
@@ -93,6 +97,9 @@ class ProcessEngine:
                 f"{' and '.join(given)}: expected containers, and the process engine has none; use "
                 "--engine docker, or leave it out"
             )
+
+    def own_image(self) -> Image:
+        raise ImageMissing("the process engine has no images, so none of the harness's own")
 
     def shares_our_kernel(self, find_image: Callable[[], Image]) -> bool:  # noqa: ARG002
         return True

@@ -37,6 +37,15 @@ pytestmark = pytest.mark.docker
 
 GREEDY = "python3 -c 'x = bytearray(300 << 20)'"
 
+HOLDS_INIT = """
+import ctypes, os, time
+PTRACE_ATTACH = 16
+libc = ctypes.CDLL(None, use_errno=True)
+refused = libc.ptrace(PTRACE_ATTACH, 1, None, None)
+print("refused" if refused else "held", ctypes.get_errno(), flush=True)
+time.sleep(60)
+"""
+
 
 @pytest.fixture
 def build(engine: DockerEngine, base: str, tag: str, folder: Path) -> Build:
@@ -118,6 +127,18 @@ class TestFromInside:
 
     def test_host_name_tells_nothing(self, shell: MakeRun, folder: Path) -> None:
         assert see(shell("hostname"), folder) == "submission\n"
+
+    def test_an_init_that_is_held_by_the_submission_is_ended_all_the_same(
+        self, shell: MakeRun, folder: Path
+    ) -> None:
+        """It may be traced, as it belongs to the same user; then SIGTERM does nothing."""
+        (folder / "data" / "p.py").write_text(HOLDS_INIT)
+        with shell("exec python3 /l2r/test/p.py") as execution:
+            execution.start()
+            wait_for_log(folder, "\n")
+            if "held" not in log_of(folder):
+                pytest.skip(f"this kernel does not allow it: {log_of(folder)}")
+            assert execution.stop(1.0) == ExitState(exit_code=137, out_of_memory=False)
 
     def test_kernel_settings_are_read_only(self, shell: MakeRun, folder: Path) -> None:
         state = execute(
@@ -605,5 +626,5 @@ class TestHandingOver:
         os.chown(folder / "out" / "f", 64321, -1)
         monkeypatch.setattr(os, "geteuid", lambda: 64322)
         monkeypatch.setattr(engine, "_has", lambda _: False)
-        with pytest.raises(EngineError, match=r"make build.*chown"):
+        with pytest.raises(EngineError, match=r"make base-image.*chown"):
             engine.hand_over(folder / "out", missing)

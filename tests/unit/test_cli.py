@@ -13,6 +13,7 @@ import pytest
 import typer.main
 
 from harness import cli, console, errors
+from harness.cli_run import _tag_of
 from harness.probe.realtime import Precision
 from harness.store import RunDirectory, RunStatus
 from harness.timing import ADVICE, Flag
@@ -360,3 +361,14 @@ def test_phantom_of_ones_own_challenge_cannot_be_made(team: Path) -> None:
     done = harness("phantom", "--challenge", "tiny.yaml", "--data", "other/test", cwd=team)
     assert done.returncode == errors.DataError.exit_code
     assert "none can be made for challenge tiny.yaml, only for learn2reg2021" in done.stderr
+
+
+def test_another_folder_does_not_get_the_name_of_ones_own_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A team's folder that was run took the name that helpers with more rights ran from."""
+    monkeypatch.chdir(tmp_path)
+    assert _tag_of(Path()) == "l2r_submission"
+    assert _tag_of(tmp_path) == "l2r_submission"
+    assert _tag_of(tmp_path / "Team_B (v2)") == "l2r-run/team-b-v2"
+    assert _tag_of(tmp_path / "\u00e9") == "l2r-run/folder"

@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "text": set(),
     "beneath": {"text"},
     "collect": {"errors", "challenge", "beneath"},
-    "plan": {"cache", "challenge", "engine", "image_record"},
+    "plan": {"errors", "cache", "challenge", "engine", "image_record"},
     "record": {
         *("challenge", "probe", "timing", "runner", "engine", "store", "verdict"),
         *("cache", "machine", "collect", "plan", "text", "ending"),
