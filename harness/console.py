@@ -111,6 +111,10 @@ def fail(text: str) -> None:
 class LogLines(logging.Handler):
     """What the library reports, in the words of the rest: warnings as such, lesser lines plain."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter())  # the message alone; logging's own adds names
+
     def emit(self, record: logging.LogRecord) -> None:
         try:
             (warn if record.levelno >= logging.WARNING else note)(self.format(record))

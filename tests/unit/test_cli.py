@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -260,6 +261,27 @@ def test_nobody_else_reads_the_data_of_a_run(team: Path) -> None:
     for pair in record.pairs:
         assert pair.runtime_s is not None
         assert pair.runtime_s < 1.0, "nobody opened its images before it did"
+
+
+def test_interrupted_run_says_so_and_what_comes_next(team: Path) -> None:
+    write_method(team, "time.sleep(60)\n" + ZERO)
+    running = subprocess.Popen(
+        [sys.executable, "-m", "harness.cli", "run", "--challenge", "tiny.yaml"],
+        cwd=team,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "DOCKER_HOST": NO_ENGINE},
+    )
+    assert running.stderr is not None
+    for line in running.stderr:
+        if line.strip() == "started":
+            break
+    running.send_signal(signal.SIGINT)
+    printed, said = running.communicate()
+    assert running.returncode == RunStatus.INTERRUPTED.exit_code
+    assert "ending the submission; what it has finished is kept" in said.splitlines()
+    assert printed.splitlines()[-1] == "  next    run it again"
 
 
 def test_build_without_an_engine_is_no_error(team: Path) -> None:
