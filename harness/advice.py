@@ -59,14 +59,17 @@ _SIGNALS = {
 }
 
 
-def advise(record: RunRecord) -> tuple[str, ...]:
-    """What to try, the likeliest first; never empty."""
+def advise(record: RunRecord, last_touched: str | None = None) -> tuple[str, ...]:
+    """What to try, the likeliest first; never empty.
+
+    ``last_touched``: the pair, or else the input, that it opened last, where the trace is at hand.
+    """
     cut = None if record.ending is None else record.ending.cut
-    own = _after_cut(cut, record) if cut is not None else _by_status(record)
+    own = _after_cut(cut, record, last_touched) if cut is not None else _by_status(record)
     return (*own, *_in_any_case(record))
 
 
-def _after_cut(cut: CutRecord, record: RunRecord) -> Iterator[str]:
+def _after_cut(cut: CutRecord, record: RunRecord, last_touched: str | None) -> Iterator[str]:
     match cut.reason:
         case Cut.TIMED_OUT:
             yield from _deadline(record)
@@ -77,7 +80,7 @@ def _after_cut(cut: CutRecord, record: RunRecord) -> Iterator[str]:
                 "look for what does not converge; bound the iterations or the time of a pair"
             )
         case Cut.IDLE:
-            yield from _idle(record)
+            yield from _idle(record, last_touched)
         case Cut.OUTPUT_LIMIT:
             yield (
                 f"write the fields and nothing else to the output folder: it may hold "
@@ -161,9 +164,8 @@ def _deadline(record: RunRecord) -> Iterator[str]:
         yield f"it was ended in, or before, {following.key}"
 
 
-def _idle(record: RunRecord) -> Iterator[str]:
-    last = _next_pair(record)
-    where = f"; {last.key} is the first pair without a field" if last else ""
+def _idle(record: RunRecord, last_touched: str | None) -> Iterator[str]:
+    where = f", and the last that it had opened was {last_touched}" if last_touched else ""
     yield (
         f"it touched no file and used no CPU for {record.limits.idle_time_s:.0f} s{where}: look "
         "for a wait that cannot end (input from a terminal, a lock between processes, a worker "

@@ -16,10 +16,12 @@ from harness.challenge.model import (
     load_challenge,
 )
 from harness.challenge.pairs import check_data
+from harness.cli_help import PlainHelp
 from harness.outline import docker_line, doubts, outline
 
 app = typer.Typer(
     name="challenge",
+    cls=PlainHelp,
     help="Look at a challenge's rules, and check a challenge file that you write.",
     no_args_is_help=True,
 )

@@ -12,7 +12,7 @@ from harness.challenge.model import DEFAULT_CHALLENGE, load_challenge
 from harness.cli_options import ChallengeOption  # noqa: TC001 - typer reads it
 from harness.doctor.examine import Examination, examine
 from harness.doctor.finding import Finding, Level
-from harness.plan import REFERENCE_IMAGE
+from harness.engine.own_image import PUBLIC_BASE, own_name
 
 _SCHEMA_VERSION = 1
 
@@ -28,8 +28,8 @@ def doctor(
         str | None,
         typer.Option(
             "--image",
-            help="Image to try limits with; any with a shell. \\[default: the submission's, else "
-            "the offline base]",
+            help="Image to try limits with; any with a shell. \\[default: the harness's own, else "
+            "its base]",
             show_default=False,
         ),
     ] = None,
@@ -44,7 +44,10 @@ def doctor(
     limit that does not hold. Warnings do not change it. docs/doctor.md explains every line.
     """
     asked = Examination(
-        limits=load_challenge(challenge).limits, images=(REFERENCE_IMAGE,), image=image, quick=quick
+        limits=load_challenge(challenge).limits,
+        images=(own_name(), PUBLIC_BASE),
+        image=image,
+        quick=quick,
     )
     findings = []
     for finding in examine(asked):

@@ -67,7 +67,8 @@ class EndingRecord(_Part):
 
     ``output_bytes``, ``output_entries``, ``scratch_bytes``, and of that ``deleted_bytes`` in files
     without a name (None: not to be seen by this user, and not counted): as last seen, of scratch
-    the most that was seen. ``printed_bytes``: all of it, kept in the log or not.
+    the most that was seen. ``printed_bytes``: all of it, kept in the log or not. ``open_files``:
+    how many a process of it could have open: an engine that may not raise limits gives its own.
     ``lowest_free_bytes``: of the run directory's disk, which counts as full below
     ``free_floor_bytes``; with ``engine_`` of the container engine's own, where that is another one.
     ``reclaimed_bytes``: measured where a full disk ended the run and no other submission ran: what
@@ -91,6 +92,7 @@ class EndingRecord(_Part):
     scratch_bytes: int | None = None
     deleted_bytes: int | None = None
     printed_bytes: int | None = None
+    open_files: int | None = None
     lowest_free_bytes: int | None = None
     free_floor_bytes: int | None = None
     engine_lowest_free_bytes: int | None = None

@@ -7,7 +7,8 @@
     │   ├── ChallengeError      10  the challenge file
     │   ├── DataError           11  the data folder
     │   ├── OutputError         12  a folder the harness must write to
-    │   └── ConventionError     13  what a field's convention is said to be does not fit together
+    │   ├── ConventionError     13  what a field's convention is said to be does not fit together
+    │   └── OptionError         14  an option asks for what this engine cannot do
     ├── SubmissionError             the team can mend it
     │   ├── MethodError         20  the plugin cannot be loaded
     │   ├── FieldError          21  a displacement field breaks the contract
@@ -76,6 +77,10 @@ class OutputError(ConfigurationError):
 
 class ConventionError(ConfigurationError):
     exit_code = 13
+
+
+class OptionError(ConfigurationError):
+    exit_code = 14
 
 
 class SubmissionError(HarnessError):

@@ -23,7 +23,7 @@ from harness.record import INSIDE_REPORT, Conditions, Ended, make_record
 from harness.runner.settings import CHALLENGE_VARIABLE, INSIDE_REPORT_VARIABLE
 from harness.started import StartRecord, write_start
 from harness.supervise import Supervisor
-from harness.witness import cpus_left, reserved_cpu, start_witness
+from harness.witness import cpus_left, helper_image, reserved_cpu, start_witness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -183,7 +183,7 @@ def _make_output(plan: Plan, run_dir: RunDirectory) -> None:
 def take_over(plan: Plan, engine: Engine, run_dir: RunDirectory) -> str | None:
     """Make the output this user's own, whoever the submission ran as; what is in the way of it."""
     try:
-        engine.hand_over(run_dir.output_dir, lambda: engine.find(plan.witness_image))
+        engine.hand_over(run_dir.output_dir, lambda: helper_image(plan, engine))
     except EngineError as error:
         return f"some of the output belongs to another user, and fields may be unreadable: {error}"
     return None

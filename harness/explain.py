@@ -5,6 +5,7 @@ What happened, what speaks for the verdict, and what to try (:mod:`harness.advic
 
 from __future__ import annotations
 
+import re
 import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from harness.challenge.quantity import format_bytes
 from harness.ending import Cut
 from harness.errors import Blame
 from harness.probe.trace import Event, Root
+from harness.store import RunStatus
 from harness.text import harmless_line
 
 if TYPE_CHECKING:
@@ -22,11 +24,12 @@ if TYPE_CHECKING:
     from harness.ending import CutRecord, EndingRecord
     from harness.image_record import ImageRecord
     from harness.probe.salvage import Salvaged
-    from harness.store import RunRecord
+    from harness.store import PairRecord, RunRecord
 
 _NS = 1e-9
 _MAX_CHARACTERS = 200
 _LISTED_PAIRS = 6  # as many are listed one by one
+_NUMBER = re.compile(r"\d{1,9}")
 _DONE = frozenset({Event.CLOSED, Event.MOVED_IN, Event.CREATED, Event.WRITTEN})
 _TURN = {
     None: "nobody has to act",
@@ -34,6 +37,7 @@ _TURN = {
     Blame.CONFIGURATION: "it is the organiser's turn: the harness was told something wrong",
     Blame.MACHINE: "it is the organiser's turn: nothing speaks against the submission",
 }
+_RUN_AGAIN = "run it again: nothing speaks against the submission"
 _CUTS = {
     Cut.TIMED_OUT: "its deadline was reached",
     Cut.PAIR_TIMED_OUT: "one pair took too long",
@@ -79,10 +83,10 @@ def explain(record: RunRecord, seen: Salvaged | None = None) -> Explanation:
     """``seen``: the run's trace, for the moments that the record does not hold."""
     return Explanation(
         headline=f"{record.status.replace('_', ' ')}: {_shown(record.reason)}",
-        turn=_TURN[record.blame],
+        turn=_RUN_AGAIN if record.status is RunStatus.INTERRUPTED else _TURN[record.blame],
         timeline=tuple(_timeline(record, seen)),
         evidence=tuple(_evidence(record)),
-        advice=advise(record),
+        advice=advise(record, _last_touched(record, seen)),
     )
 
 
@@ -123,6 +127,27 @@ def _witnessed(record: RunRecord, seen: Salvaged | None) -> Iterator[Moment]:
     if last.root is Root.DATA:
         last_s = (last.t_ns - start_ns) * _NS
         yield Moment(after_s=last_s, text=f"last file touched: {_shown(last.path)}")
+
+
+def _last_touched(record: RunRecord, seen: Salvaged | None) -> str | None:
+    """The pair whose input was opened last; the input itself, where it may be several pairs'."""
+    events = () if seen is None else seen.trace.events
+    opened = [event.path for event in reversed(events) if event.root is Root.DATA]
+    if not opened:
+        return None
+    candidates = [pair for pair in record.pairs if _may_be_of(opened[0], pair)]
+    for path in opened[1:]:
+        if len(candidates) < 2:
+            break
+        candidates = [pair for pair in candidates if _may_be_of(path, pair)] or candidates
+    return candidates[0].key if len(candidates) == 1 else _shown(opened[0])
+
+
+def _may_be_of(path: str, pair: PairRecord) -> bool:
+    """By the folder of its task and the number in its name: a record has no names of inputs."""
+    folder, _, name = path.partition("/")
+    numbers = {int(digits) for digits in _NUMBER.findall(name)}
+    return folder == pair.task and not numbers.isdisjoint((pair.fixed_id, pair.moving_id))
 
 
 def _start_ns(record: RunRecord, seen: Salvaged) -> float:

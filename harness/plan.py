@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness.cache import CacheMode
 from harness.engine.base import Isolation
+from harness.errors import ChallengeError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from harness.image_record import ImageRecord
 
 
-REFERENCE_IMAGE = "l2r_submission"  # what the repository's folder builds; holds the probe
+REFERENCE_IMAGE = "l2r_submission"  # what the challenge's own build line makes of its folder
 
 
 class WitnessChoice(StrEnum):
@@ -34,11 +35,12 @@ class WitnessChoice(StrEnum):
 class Plan:
     """What to run on what: nothing of it is looked up again later.
 
-    ``challenge_file`` is None for a built-in challenge. ``witness_image`` is needed only for a
-    witness in a container. ``realtime`` is False only where a witness
+    ``challenge_file`` is None for a built-in challenge. ``witness_image``: what
+    helps a run and is not the submission (a witness in a container) runs from it, by its name; None
+    for the harness's own. ``realtime`` is False only where a witness
     without real-time scheduling is wanted, for tests and benchmarks. ``changed_limits``: the names
     of the limits that are not the challenge's own, as its file calls them. ``image_facts``: None
-    for an engine without images.
+    for an engine without images. Raises ChallengeError when its fields are more files than allowed.
     """
 
     challenge: Challenge
@@ -48,12 +50,24 @@ class Plan:
     image: Image
     submission: str
     witness: WitnessChoice = WitnessChoice.AUTO
-    witness_image: str = REFERENCE_IMAGE
+    witness_image: str | None = None
     realtime: bool = True
     cache: CacheMode = CacheMode.WARM
     isolation: Isolation = field(default_factory=Isolation)
     changed_limits: tuple[str, ...] = ()
     image_facts: ImageRecord | None = None
+
+    def __post_init__(self) -> None:
+        names = {name for pair in self.pairs for name in pair.field_names}
+        # The folders that the harness makes, a field a pair in them, and the runner's report.
+        needed = len({folder for name in names for folder in name.parents[:-1]})
+        needed += len(self.pairs) + 1
+        allowed = self.challenge.limits.output_files
+        if self.pairs and allowed < needed:
+            raise ChallengeError(
+                f"limits: output_files: expected at least {needed}, for the fields of "
+                f"{len(self.pairs)} pairs, their folders and one more, found {allowed}"
+            )
 
     @property
     def pairs(self) -> tuple[Pair, ...]:

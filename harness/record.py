@@ -111,6 +111,7 @@ def make_record(
     warnings += _uncovered_warnings(plan, timings)
     doubts = (
         _changed_limits(plan),
+        _fewer_files(plan, ended.ending),
         ended.doubt,
         _unexpected(plan, run_dir),
         inside_problem,
@@ -161,6 +162,16 @@ def _changed_limits(plan: Plan) -> str | None:
     return (
         f"the limits are not all the challenge's: {', '.join(plan.changed_limits)} changed; "
         "another run may end otherwise"
+    )
+
+
+def _fewer_files(plan: Plan, ending: EndingRecord) -> str | None:
+    asked, had = plan.challenge.limits.open_files, ending.open_files
+    if had is None or had >= asked:
+        return None
+    return (
+        f"the engine may not raise the limit of open files: a process of the submission could have "
+        f"{had} open, and not the {asked} that the challenge allows"
     )
 
 

@@ -155,6 +155,7 @@ class Supervisor:
             scratch_bytes=None if self._most_scratch is None else self._most_scratch.used_bytes,
             deleted_bytes=None if self._most_scratch is None else self._most_scratch.deleted_bytes,
             printed_bytes=self._usage.printed_bytes,
+            open_files=self._usage.open_files,
             lowest_free_bytes=self._disk.lowest_bytes,
             free_floor_bytes=self._disk.floor_bytes,
             engine_lowest_free_bytes=engine_disk.lowest_bytes if engine_disk else None,

@@ -11,9 +11,10 @@ ended by the harness  the first recorded reason, whatever the exit code, the eng
 did not start         what the engine refused because of the image (a program that is missing or
                       foreign, a user that is unknown) has an exit code, 126 or 127, and is the
                       submission's; every other failure of the engine is the machine's.
-vanished              no exit code at all. Nothing inside a container can bring that about: its
-                      init ignores every signal from within, and a main process that kills itself,
-                      its parent or everything leaves an exit code (137). So: the machine.
+vanished              no exit code at all. Nothing inside a container can bring that about: a main
+                      process that kills itself, its parent or everything leaves an exit code, and
+                      so does the init, which ignores signals from within but can be traced
+                      (ptrace) and made to end with a code of choice. So: the machine.
 disk full             the disk's free space went below its floor, and the run failed: it may be
                       why.
 out of memory         the engine's word or the kernel's count of kills, never an exit code: 137
@@ -23,8 +24,8 @@ out of memory         the engine's word or the kernel's count of kills, never an
                       left.
 too many processes    the kernel's count of refusals beside an exit code or missing fields.
 exit code             any but 0 is the submission's: also 125 to 127 and 128 + n, which it may
-                      have chosen itself. 23 with missing fields is the reference runner's "some
-                      pairs failed".
+                      have chosen itself, as it may 0: success is a matter of fields. 23 with
+                      missing fields is the reference runner's "some pairs failed".
 fields                that the machine could not copy (no room) are the machine's; invalid or
                       missing ones are the submission's.
 """

@@ -44,7 +44,7 @@ def start_witness(
     )
     if spec.placement is Placement.SIDECAR:
         name = f"witness-of-{run_dir.submission}-{run_dir.run_id}"
-        return sidecar(spec, engine, _reference_image(plan, engine), name=name)
+        return sidecar(spec, engine, _witness_image(plan, engine), name=name)
     return Probe(spec, ahead)
 
 
@@ -55,7 +55,7 @@ def choose_placement(plan: Plan, engine: Engine) -> Placement:
         case WitnessChoice.SIDECAR:
             return Placement.SIDECAR
         case WitnessChoice.AUTO:
-            ours = engine.shares_our_kernel(lambda: _reference_image(plan, engine))
+            ours = engine.shares_our_kernel(lambda: _witness_image(plan, engine))
             return Placement.HOST if ours else Placement.SIDECAR
         case _:
             assert_never(plan.witness)
@@ -74,7 +74,7 @@ def sidecar(spec: WatchSpec, engine: Engine, image: Image, *, name: str) -> Prob
         HelperSpec(
             image=image,
             name=name,
-            command=("python", "-P", "-m", PROBE_MODULE),
+            command=("python3", "-P", "-m", PROBE_MODULE),
             mounts=(
                 BindMount(source=spec.data_dir, target=_DATA, read_only=True),
                 BindMount(source=spec.output_dir, target=_OUTPUT, read_only=True),
@@ -89,16 +89,29 @@ def sidecar(spec: WatchSpec, engine: Engine, image: Image, *, name: str) -> Prob
     return Probe(inside, helper, trace=spec.trace)
 
 
-def _reference_image(plan: Plan, engine: Engine) -> Image:
+def _witness_image(plan: Plan, engine: Engine) -> Image:
     try:
-        return engine.find(plan.witness_image)
+        return helper_image(plan, engine)
     except ImageMissing as error:
         raise ImageMissing(
             "the container engine may run on another kernel (a virtual machine, another host), "
             "where file accesses can only be witnessed from a container beside the submission's; "
-            f"that needs the image {plan.witness_image}, which is not there: build it with "
-            "`make build` in the harness's own folder, then run this again"
+            f"that needs an image with the harness's probe, and {error}; `make base-image` makes a "
+            "base for it without a registry"
         ) from error
+
+
+def helper_image(plan: Plan, engine: Engine) -> Image:
+    """For what helps a run and is not the submission: never an image of the submission's.
+
+    Raises ImageMissing. A witness in the submission's own image would be its own word for its
+    runtimes, and a helper that may change the output could write fields after the end.
+    """
+    name = plan.witness_image
+    image = engine.own_image() if name is None else engine.find(name)
+    if image.id == plan.image.id:
+        raise ImageMissing(f"the image {image.reference} is the submission's own")
+    return image
 
 
 def _spare_cpu(plan: Plan, engine: Engine) -> int | None:

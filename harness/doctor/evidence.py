@@ -39,6 +39,9 @@ _SIZE = re.compile(r"size=(?P<number>\d+)(?P<unit>[kmg]?)")
 _UNIT = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 # Tunnels that some kernels put into every network namespace; they lead nowhere without a route.
 _IDLE = re.compile(r"lo|tunl\d|sit\d|gre\d|gretap\d|erspan\d|ip_vti\d|ip6_vti\d|ip6tnl\d|ip6gre\d")
+# A line of /proc/net/dev, one of /proc/net/route (destination and gateway in hexadecimal digits).
+_DEVICE = re.compile(r"\s*(\S+):\s*\d")
+_ROUTE = re.compile(r"(\S+)\t[0-9A-F]{8}\t[0-9A-F]{8}\t")
 
 
 def sections(text: str) -> dict[str, list[str]]:
@@ -78,10 +81,12 @@ def judge_look(text: str, limits: Limits, cpuset: tuple[int, ...] | None) -> Ite
 
 
 def _network(devices: list[str], routes: list[str]) -> Finding:
-    names = [line.partition(":")[0].strip() for line in devices if ":" in line]
-    open_ = [name for name in names if not _IDLE.fullmatch(name)]
-    if open_ or len(routes) > 1:
-        found = f"interfaces {', '.join(names)}, {max(0, len(routes) - 1)} routes"
+    leading_out = [match[1] for match in map(_DEVICE.match, devices) if match]
+    leading_out = [name for name in leading_out if not _IDLE.fullmatch(name)]
+    routed = [match[1] for match in map(_ROUTE.match, routes) if match and match[1] != "lo"]
+    if leading_out or routed:
+        names = ", ".join(dict.fromkeys([*leading_out, *routed]))
+        found = f"a container has {names}, with {len(routed)} route{'s' * (len(routed) != 1)}"
         return failure("network", found, f"--network none does not hold; {NO_LIMIT}")
     return ok("network", "none: no interface leads out of a container")
 

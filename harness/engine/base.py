@@ -108,7 +108,7 @@ class Usage:
     ``memory_limit_hits``: how often it came to that limit, which not every kernel counts although
     it says zero; seen, as the peak, no earlier than the kills.
     ``refused_processes``: how often its limit of processes held. ``printed_bytes``: all that it
-    printed, kept in the log or not.
+    printed, kept in the log or not. ``open_files``: how many a process of it may have open.
     """
 
     cpu_s: float | None = None
@@ -117,6 +117,7 @@ class Usage:
     memory_limit_hits: int | None = None
     refused_processes: int | None = None
     printed_bytes: int | None = None
+    open_files: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +228,11 @@ class Engine(Protocol):
     def prepare(self, spec: RunSpec) -> Execution: ...
 
     def check_isolation(self, isolation: Isolation) -> None:
-        """Raises EngineError for what this engine cannot do; costs nothing, so ask it first."""
+        """Raises OptionError for what this engine cannot do; costs nothing, so ask it first."""
+
+    def own_image(self) -> Image:
+        """An image of the harness's own, with its probe and a shell and nothing of any submission,
+        made if it is not there. Raises ImageMissing when it cannot be."""
 
     def shares_our_kernel(self, find_image: Callable[[], Image]) -> bool:
         """Can what containers do to files be seen from here? In doubt a container of the image,

@@ -35,6 +35,7 @@ from harness.engine.cgroup import ControlGroup
 from harness.engine.container_end import VANISHED, Waiter, failed_start
 from harness.engine.deadline import Request, within
 from harness.engine.disk import deleted_bytes, tree_bytes
+from harness.engine.kernel import open_files_limit
 from harness.engine.log import CappedLog, LogPump
 from harness.engine.owner import Owner
 from harness.errors import EngineError
@@ -297,7 +298,10 @@ class ContainerExecution:
         except (*API_FAILURES, EngineError, OSError) as error:  # ended, or on another machine
             _log.debug("no control group of %s: %s", self.container_name, reason(error))
             return None
-        return ControlGroup.of(groups, str(container.id))
+        group = ControlGroup.of(groups, str(container.id))
+        if group is not None:  # then the process is one of this machine's
+            self._usage = dataclasses.replace(self._usage, open_files=open_files_limit(pid))
+        return group
 
     def _created(self) -> Container:
         if self._container is None:

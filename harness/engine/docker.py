@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import docker
 import docker.errors
-from docker.context import ContextAPI
-from docker.utils import parse_host
 
 from harness.engine import handover, kernel
 from harness.engine.api import (
     API_FAILURES,
-    CONNECT_TIMEOUT_S,
-    REQUEST_TIMEOUT_S,
     engine_errors,
     reason,
 )
 from harness.engine.arguments import NAME_PREFIX, RUN_LABEL, check_image
 from harness.engine.base import EngineInfo, EngineName, HelperSpec, Image
+from harness.engine.connection import open_client
 from harness.engine.container import ContainerExecution, remove_container
 from harness.engine.deadline import within
 from harness.engine.helper import HelperContainer
@@ -35,9 +31,10 @@ from harness.engine.image_build import (
 )
 from harness.engine.image_facts import ImageFacts, facts_of_inspected, platform_name
 from harness.engine.image_load import SILENCE_S, Loaded, load_image
+from harness.engine.own_image import own_name, write_context
 from harness.engine.owner import OWNER_LABEL, Owner
 from harness.engine.trial import TrialExecution
-from harness.errors import BuildError, EngineError, EngineMissing, EngineUnreachable, ImageMissing
+from harness.errors import BaseImageUnavailable, BuildError, EngineError, ImageMissing, OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -50,13 +47,8 @@ _log = logging.getLogger(__name__)
 
 _BOOT_ID_TIMEOUT_S = 60.0
 _POLL_S = 0.2
-_UNIX = "http+unix://"  # as the SDK spells the address of a socket file
 _ISOLATION = (
     "container: no network, no capabilities, data read-only, memory, processes and log limited"
-)
-_LOST = (
-    "without one there is no isolation, no memory limit that holds, and not the exact image that "
-    "the organisers run"
 )
 
 
@@ -75,18 +67,7 @@ class DockerEngine:
     @classmethod
     def connect(cls) -> DockerEngine:
         """Raises EngineMissing when nothing is there, EngineUnreachable when it refuses us."""
-        host = os.environ.get("DOCKER_HOST") or _context_host()
-        try:
-            _knock(host)
-            client = (
-                docker.DockerClient(base_url=host, timeout=CONNECT_TIMEOUT_S)
-                if host and not os.environ.get("DOCKER_HOST")
-                else docker.from_env(timeout=CONNECT_TIMEOUT_S)
-            )
-            facts = client.info()
-        except (*API_FAILURES, OSError) as error:
-            raise connect_error(error, host) from error
-        client.api.timeout = REQUEST_TIMEOUT_S
+        client, facts = open_client()
         return cls(client, facts)
 
     def close(self) -> None:
@@ -151,7 +132,10 @@ class DockerEngine:
             except docker.errors.APIError as error:
                 if not _is_no_reference(error):
                     raise
-                raise _missing(reference, reason(error)) from error
+                raise ImageMissing(
+                    f"no image {reference}: {reason(error)}; a name has small letters, digits and "
+                    "._-/ in it, and a tag after a colon; `docker image ls` lists those here"
+                ) from error
         return Image(id=str(image.id), reference=reference)
 
     @property
@@ -229,7 +213,7 @@ class DockerEngine:
             yield from self._client.api.get_image(image.reference)
 
     def prepare(self, spec: RunSpec) -> ContainerExecution:
-        """Raises BuildError for an image that cannot run or gets around the limits, EngineError
+        """Raises BuildError for an image that cannot run or gets around the limits, OptionError
         for a runtime that the engine does not have."""
         self.check_isolation(spec.isolation)
         with engine_errors(f"looking at the image {spec.image.reference}"):
@@ -244,11 +228,25 @@ class DockerEngine:
     def check_isolation(self, isolation: Isolation) -> None:
         there = sorted(self._facts.get("Runtimes") or ())
         if isolation.runtime is not None and isolation.runtime not in there:
-            raise EngineError(
-                f"runtime {isolation.runtime}: the container engine does not have it, only "
-                f"{', '.join(there) or 'its default'}; install it and name it in "
+            raise OptionError(
+                f"--runtime {isolation.runtime}: expected a runtime of this container engine "
+                f"({', '.join(there) or 'it names none'}); install it and name it in "
                 "/etc/docker/daemon.json, or leave the option out"
             )
+
+    def own_image(self) -> Image:
+        name = own_name()
+        if self._has(name):
+            return self.find(name)
+        base = OFFLINE_BASE if self._has(OFFLINE_BASE) else None
+        with TemporaryDirectory(prefix="harness-image-") as folder:
+            write_context(Path(folder))
+            try:
+                return self.build(Path(folder), tag=name, base_image=base, on_output=_log.debug)
+            except (BuildError, BaseImageUnavailable) as error:
+                raise ImageMissing(
+                    f"the harness's own image cannot be made here: {error}"
+                ) from error
 
     def shares_our_kernel(self, find_image: Callable[[], Image]) -> bool:
         if self._our_kernel is None:
@@ -312,8 +310,9 @@ class DockerEngine:
             if self._has(OFFLINE_BASE):
                 return self.find(OFFLINE_BASE)
         raise EngineError(
-            f"{folder}: some of it belongs to another user, and no image of the harness's own is "
-            f"here to change that: build one (`make build`), or `sudo chown -hR $(id -u) {folder}`"
+            f"{folder}: some of it belongs to another user, and no image of the harness's own can "
+            "be had to change that: make a base for one (`make base-image`), or "
+            f"`sudo chown -hR $(id -u) {folder}`"
         )
 
     def sweep(self) -> tuple[str, ...]:
@@ -372,66 +371,3 @@ def _missing(reference: str, why: str) -> ImageMissing:
         f"no image {reference}: {why}; build it with `docker build -t {reference} FOLDER` (the "
         "repository's own with `make build`), or load an uploaded one with `docker load -i FILE`"
     )
-
-
-def _context_host() -> str | None:
-    """Where the docker command looks when DOCKER_HOST is not set; None: the default socket.
-
-    Rootless Docker and Docker Desktop listen where their *context* says, which the SDK ignores.
-    """
-    try:
-        context = ContextAPI.get_current_context()
-    except (docker.errors.DockerException, OSError, ValueError, KeyError) as error:
-        _log.debug("the docker contexts cannot be read: %s", error)
-        return None
-    return None if context is None or context.Name == "default" else str(context.Host)
-
-
-def _knock(host: str | None) -> None:
-    """Try the socket ourselves: the system's own error is plainer than what the SDK makes of it."""
-    address: str = parse_host(host)  # type: ignore[assignment]  # its stub says bytes
-    if not address.startswith(_UNIX):
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(CONNECT_TIMEOUT_S)
-        connection.connect(address.removeprefix(_UNIX))
-
-
-def connect_error(error: BaseException, host: str | None) -> EngineError:
-    """``host`` is where the user told us to look, None for the default socket."""
-    causes = list(_causes(error))
-    place = host or "the default socket"
-    if any(isinstance(cause, PermissionError) for cause in causes):
-        return EngineUnreachable(
-            f"a container engine is there, but this user may not speak to it at {place}: add "
-            "yourself to its group (`sudo usermod -aG docker $USER`, then log in again), or run "
-            "the command with sudo"
-        )
-    if host:
-        return EngineUnreachable(
-            f"no container engine answers at {host} ({reason(causes[-1])}): start it, or unset "
-            "DOCKER_HOST (or `docker context use default`) to use this machine's own"
-        )
-    if any(isinstance(cause, FileNotFoundError | ConnectionRefusedError) for cause in causes):
-        return EngineMissing(
-            f"no container engine answers: {_LOST}; install Docker or Podman, or start it "
-            "(`sudo systemctl start docker`)"
-        )
-    return EngineUnreachable(f"the container engine does not answer as expected: {reason(error)}")
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it was raised from or for.
-
-    Libraries wrap the system's errors several deep, by chaining and by passing them as arguments.
-    """
-    seen: set[int] = set()
-    pending = [error]
-    while pending:
-        current = pending.pop(0)
-        if id(current) in seen:
-            continue
-        seen.add(id(current))
-        yield current
-        inner = [current.__cause__, current.__context__, *current.args]
-        pending += [item for item in inner if isinstance(item, BaseException)]

@@ -34,6 +34,14 @@ _PULL_FAILURE = re.compile(
     r"|Client\.Timeout|connection refused|toomanyrequests|unauthorized|x509|no such image",
     re.IGNORECASE,
 )
+# How an engine's message begins when it could not give a step its container or that its network.
+# The beginning counts: what a program ended with, and the names of files, come later in others.
+_ENGINE_FAILURE = re.compile(
+    r"(?:error response from daemon: )?(?:failed to create endpoint|failed to set up"
+    r"|could not find bridge|driver failed programming|error creating overlay mount"
+    r"|failed to create (?:network|nat chain))",
+    re.IGNORECASE,
+)
 
 
 class BuildTranscript:
@@ -96,6 +104,10 @@ class BuildTranscript:
         if self._instruction == "COPY" and copied and _PULL_FAILURE.search(message):
             return self._expand(copied[0])
         return None
+
+    def engine_failed(self, message: str) -> bool:
+        """Did the engine fail to give the step a container, before any of the step's program?"""
+        return self._instruction == "RUN" and _ENGINE_FAILURE.match(message) is not None
 
     def _expand(self, text: str) -> str:
         def value(match: re.Match[str]) -> str:
@@ -166,6 +178,12 @@ class ClassicBuild:
             return base_unavailable(image, message, is_argument=transcript.uses_base_argument)
         if not transcript.step:  # Docker refuses such a Dockerfile before it says anything
             return BuildError(f"{self.folder / 'Dockerfile'}: the build was refused: {message}")
+        if transcript.engine_failed(message):
+            return EngineError(
+                f"building {self.folder}: the container engine failed at `{transcript.step}`: "
+                f"{message}; restart it (`sudo systemctl restart docker`), `harness doctor` looks "
+                "at it"
+            )
         tail = "\n".join(f"    {line}" for line in transcript.tail if line)
         return BuildError(
             f"{self.folder}: the build failed at `{transcript.step}`: {message}\n"

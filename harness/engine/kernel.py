@@ -1,7 +1,7 @@
 """Does an engine run its containers on the kernel that this process runs on?
 
-What they do to files can be seen from here only if it does: not with Docker Desktop, whose engine
-is in a virtual machine, nor with an engine on another machine.
+What they do to files, and the limits of their processes, can be seen from here only if it does:
+not with Docker Desktop, whose engine is in a virtual machine, nor with an engine elsewhere.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"  # random, another one at every boot of every kernel
-READ_BOOT_ID = ("python", "-c", f"print(open('{_BOOT_ID}').read().strip())")
+_OPEN_FILES = "Max open files"
+READ_BOOT_ID = ("python3", "-c", f"print(open('{_BOOT_ID}').read().strip())")
 
 
 def told_by(info: Mapping[str, Any]) -> bool | None:
@@ -34,6 +35,18 @@ def told_by(info: Mapping[str, Any]) -> bool | None:
         and info.get("NCPU") in {os.cpu_count(), len(os.sched_getaffinity(0))}
     )
     return True if same else None
+
+
+def open_files_limit(pid: int) -> int | None:
+    """How many files a process of this machine may have open (proc_pid_limits(5)); None where it
+    does not tell, or there is no limit."""
+    try:
+        text = Path(f"/proc/{pid}/limits").read_text("ascii")
+    except OSError:
+        return None
+    line = next((line for line in text.splitlines() if line.startswith(_OPEN_FILES)), "")
+    soft, *_ = line.removeprefix(_OPEN_FILES).split() or [""]
+    return int(soft) if soft.isdecimal() else None
 
 
 def boot_id() -> str:

@@ -22,7 +22,7 @@ from harness.engine.base import EngineInfo, EngineName, Image, Isolation
 from harness.engine.child import ChildExecution
 from harness.engine.home import sweep_homes
 from harness.engine.process_tree import ProcessTree, run_marks
-from harness.errors import BuildError, EngineError, ImageMissing
+from harness.errors import BuildError, EngineError, ImageMissing, OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,11 +89,17 @@ class ProcessEngine:
         return ChildExecution(spec, self._command, method=_method_of(folder))
 
     def check_isolation(self, isolation: Isolation) -> None:
-        if isolation != Isolation():
-            raise EngineError(
-                "a read-only root and runtimes are for containers, and the process engine has "
-                "none; use --engine docker, or leave the options out"
+        given = ["--read-only-root"] if isolation.read_only_root else []
+        if isolation.runtime is not None:
+            given.append(f"--runtime {isolation.runtime}")
+        if given:
+            raise OptionError(
+                f"{' and '.join(given)}: expected containers, and the process engine has none; use "
+                "--engine docker, or leave it out"
             )
+
+    def own_image(self) -> Image:
+        raise ImageMissing("the process engine has no images, so none of the harness's own")
 
     def shares_our_kernel(self, find_image: Callable[[], Image]) -> bool:  # noqa: ARG002
         return True

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from harness.timing import PairTiming
 
 
+_LONGEST_S = 1e6  # eleven days: longer than any run
+
+
 class InsideTiming(BaseModel):
     """One pair. ``runtime_s`` is None when the probe inside saw no opening or no finished field,
     ``problem`` None unless the method failed on it."""
@@ -23,7 +26,7 @@ class InsideTiming(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     pair: str
-    runtime_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+    runtime_s: Annotated[float, Field(ge=0, le=_LONGEST_S, allow_inf_nan=False)] | None
     problem: str | None = None
 
 

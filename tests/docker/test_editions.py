@@ -16,7 +16,7 @@ from harness.challenge.pairs import read_pairs
 from harness.execute import execute
 from harness.outline import docker_line
 from harness.phantom import write_phantoms
-from harness.plan import REFERENCE_IMAGE, Plan, WitnessChoice
+from harness.plan import Plan, WitnessChoice
 from harness.probe.trace import Placement
 from harness.store import RunDirectory, RunRecord, RunStatus
 from harness.timing import Flag
@@ -67,7 +67,7 @@ def run(
         image=image,
         submission="team",
         witness=WitnessChoice.AUTO if aside is None else WitnessChoice.SIDECAR,
-        witness_image=REFERENCE_IMAGE if aside is None else aside.reference,
+        witness_image=None if aside is None else aside.reference,
     )
     run_dir = RunDirectory.create(tmp_path / "runs", "team")
     return execute(plan, engine, run_dir), run_dir

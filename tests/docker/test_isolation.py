@@ -18,7 +18,7 @@ from harness.engine.arguments import RUN_LABEL
 from harness.engine.base import ExitState, Isolation
 from harness.engine.docker import DockerEngine
 from harness.engine.owner import OWNER_LABEL, Owner
-from harness.errors import BuildError, EngineError, ImageMissing
+from harness.errors import BuildError, EngineError, ImageMissing, OptionError
 from tests.docker.conftest import MIB, shell_spec
 from tests.docker.test_docker_engine import as_root, execute, log_of, wait_for_log
 
@@ -36,6 +36,15 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.docker
 
 GREEDY = "python3 -c 'x = bytearray(300 << 20)'"
+
+HOLDS_INIT = """
+import ctypes, os, time
+PTRACE_ATTACH = 16
+libc = ctypes.CDLL(None, use_errno=True)
+refused = libc.ptrace(PTRACE_ATTACH, 1, None, None)
+print("refused" if refused else "held", ctypes.get_errno(), flush=True)
+time.sleep(60)
+"""
 
 
 @pytest.fixture
@@ -118,6 +127,18 @@ class TestFromInside:
 
     def test_host_name_tells_nothing(self, shell: MakeRun, folder: Path) -> None:
         assert see(shell("hostname"), folder) == "submission\n"
+
+    def test_an_init_that_is_held_by_the_submission_is_ended_all_the_same(
+        self, shell: MakeRun, folder: Path
+    ) -> None:
+        """It may be traced, as it belongs to the same user; then SIGTERM does nothing."""
+        (folder / "data" / "p.py").write_text(HOLDS_INIT)
+        with shell("exec python3 /l2r/test/p.py") as execution:
+            execution.start()
+            wait_for_log(folder, "\n")
+            if "held" not in log_of(folder):
+                pytest.skip(f"this kernel does not allow it: {log_of(folder)}")
+            assert execution.stop(1.0) == ExitState(exit_code=137, out_of_memory=False)
 
     def test_kernel_settings_are_read_only(self, shell: MakeRun, folder: Path) -> None:
         state = execute(
@@ -208,7 +229,7 @@ class TestFromInside:
         spec = dataclasses.replace(
             shell_spec(shell_image, folder, "true"), isolation=Isolation(runtime="runsc-nowhere")
         )
-        with pytest.raises(EngineError, match=r"runsc-nowhere.*runc"):
+        with pytest.raises(OptionError, match=r"runsc-nowhere.*runc"):
             engine.prepare(spec)
 
     def test_runtime_that_is_there(
@@ -396,6 +417,13 @@ class TestUsage:
         assert used.memory_kills == 1
         assert used.memory_limit_hits is not None  # Linux 6.18 leaves it at zero
         assert used.memory_peak_bytes > 0.8 * 64 * MIB, "else the machine would be blamed"
+
+    def test_open_files(self, shell: MakeRun, folder: Path) -> None:
+        """Whether the engine may raise the limit or not, it is what the submission sees."""
+        with shell("ulimit -n; echo up; sleep 30") as execution:
+            execution.start()
+            wait_for_log(folder, "up")
+            assert execution.usage().open_files == int(log_of(folder).split()[0])
 
     def test_refused_processes(self, shell: MakeRun) -> None:
         """The shell that is refused one ends; what became a sleep without forking stays."""
@@ -598,5 +626,5 @@ class TestHandingOver:
         os.chown(folder / "out" / "f", 64321, -1)
         monkeypatch.setattr(os, "geteuid", lambda: 64322)
         monkeypatch.setattr(engine, "_has", lambda _: False)
-        with pytest.raises(EngineError, match=r"make build.*chown"):
+        with pytest.raises(EngineError, match=r"make base-image.*chown"):
             engine.hand_over(folder / "out", missing)

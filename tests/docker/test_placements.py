@@ -16,6 +16,7 @@ from harness.challenge.field_file import FieldState
 from harness.challenge.pairs import read_pairs
 from harness.engine.base import HelperSpec
 from harness.engine.helper import HelperContainer
+from harness.engine.own_image import own_name
 from harness.errors import EngineError, ImageMissing, ProbeError
 from harness.execute import Step, execute
 from harness.plan import Plan, WitnessChoice
@@ -81,8 +82,10 @@ def make_plan(
 ) -> Plan:
     challenge = tiny_challenge()
     contract = challenge.container.model_copy(update={"arguments": (script,)})
+    # So few that every engine grants them: that it does not is a warning.
+    limits = challenge.limits.model_copy(update={"open_files": 1024})
     return Plan(
-        challenge=challenge.model_copy(update={"container": contract}),
+        challenge=challenge.model_copy(update={"container": contract, "limits": limits}),
         challenge_file=None,
         data_dir=tmp_path / "test",
         tasks=read_pairs(challenge, tmp_path / "test"),
@@ -144,9 +147,13 @@ def test_sidecar_sees_what_the_host_sees(
 def test_sidecar_for_a_reference_run_agrees_with_the_witness_inside(
     engine: DockerEngine, reference_image: Image, tmp_path: Path, data_dir: Path
 ) -> None:
-    plan = make_plan(tmp_path, reference_image, witness_image=reference_image)
+    """That beside it runs from the harness's own image."""
+    plan = make_plan(tmp_path, reference_image)
     plan = dataclasses.replace(
-        plan, challenge=tiny_challenge(), challenge_file=write_challenge(tmp_path / "tiny.yaml")
+        plan,
+        challenge=tiny_challenge().model_copy(update={"limits": plan.challenge.limits}),
+        challenge_file=write_challenge(tmp_path / "tiny.yaml"),
+        witness_image=None,
     )
     record, run_dir = run(engine, tmp_path, plan)
     assert record.status is RunStatus.SUCCEEDED, run_dir.log_path.read_text()
@@ -188,21 +195,37 @@ def test_missing_reference_image_is_an_error_with_the_way_on(
 ) -> None:
     plan = make_plan(tmp_path, shell_image)
     run_dir = RunDirectory.create(tmp_path / "runs", "team")
-    with pytest.raises(ImageMissing, match="make build"):
+    with pytest.raises(ImageMissing, match="make base-image"):
         start_witness(plan, engine, run_dir)
 
 
 def test_image_without_the_probe_is_refused_before_the_run(
-    engine: DockerEngine, shell_image: Image, tmp_path: Path, data_dir: Path
+    engine: DockerEngine,
+    shell_image: Image,
+    reference_image: Image,
+    tmp_path: Path,
+    data_dir: Path,
 ) -> None:
     """Its own words are in the message."""
     plan = make_plan(
         tmp_path,
-        shell_image,
+        reference_image,
         witness_image=shell_image,
     )
     with pytest.raises((ProbeError, EngineError), match=r"No module named|executable file not"):
         run(engine, tmp_path, plan)
+
+
+def test_own_image_holds_the_probe_and_no_method(
+    engine: DockerEngine, client: DockerClient, reference_image: Image
+) -> None:
+    """The image of that purpose was the one of the last folder that was run: a team's."""
+    own = engine.own_image()
+    assert own == engine.own_image()
+    assert own.reference == own_name()
+    assert own.id != reference_image.id
+    script = "find / -xdev -name method.py; python3 -c 'import harness.probe.watch; print(1)'"
+    assert client.containers.run(own.id, ["sh", "-c", script], remove=True) == b"1\n"
 
 
 def test_this_engine_runs_on_our_kernel(

@@ -13,6 +13,7 @@ import pytest
 import typer.main
 
 from harness import cli, console, errors
+from harness.cli_run import _tag_of
 from harness.probe.realtime import Precision
 from harness.store import RunDirectory, RunStatus
 from harness.timing import ADVICE, Flag
@@ -60,6 +61,7 @@ def test_run_prints_plan_table_totals_and_places(team: Path) -> None:
         assert float(row[1]) > 0
         assert row[2] == "s"
         assert row[5] == "valid"
+    assert [line for line in lines if line != line.rstrip()] == []
     assert "2/2 fields, median runtime" in done.stdout
     assert "succeeded: all 4 fields" in done.stdout
     assert "submission/" in done.stdout
@@ -186,7 +188,11 @@ def test_old_fields_are_replaced_and_foreign_ones_kept(team: Path) -> None:
         (("--data", "nowhere"), errors.DataError.exit_code, "expected a folder, found none"),
         (("--challenge", "learn2reg1999"), errors.ChallengeError.exit_code, "learn2reg2021"),
         (("--engine", "docker"), errors.EngineUnreachable.exit_code, "DOCKER_HOST"),
-        (("some-image",), errors.ImageMissing.exit_code, "some-image"),
+        (("some-image",), errors.EngineUnreachable.exit_code, "no container engine answers"),
+        (("some-image", "--engine", "process"), errors.ImageMissing.exit_code, "some-image"),
+        (("gone.tar.gz",), errors.ImageMissing.exit_code, "docker save"),
+        (("./gone",), errors.ImageMissing.exit_code, "is the path right?"),
+        (("",), errors.ImageMissing.exit_code, "''"),
         (("--engine", "podman"), 2, "Invalid value"),
     ],
 )
@@ -203,8 +209,8 @@ def test_what_cannot_begin(
 @pytest.mark.parametrize("option", [("--read-only-root",), ("--runtime", "runsc")])
 def test_what_the_engine_cannot_do_costs_nothing(team: Path, option: tuple[str, ...]) -> None:
     done = harness("run", "--challenge", "tiny.yaml", *option, cwd=team)
-    assert done.returncode == errors.EngineError.exit_code, done.stderr
-    assert "are for containers" in done.stderr
+    assert done.returncode == errors.OptionError.exit_code, done.stderr
+    assert f"{' '.join(option)}: expected containers, and the process engine" in done.stderr
     assert list((team / "runs").glob("*/*")) == []
 
 
@@ -259,6 +265,7 @@ def test_build_without_an_engine_is_no_error(team: Path) -> None:
     done = harness("build", cwd=team)
     assert done.returncode == 0
     assert "no container engine" in done.stderr
+    assert "no image was built" in done.stderr
     assert harness("build", "--engine", "docker", cwd=team).returncode == 32
 
 
@@ -292,6 +299,7 @@ def test_exit_codes_are_distinct_and_documented() -> None:
 def test_every_command_has_help_and_a_line_in_the_documents(command: str, tmp_path: Path) -> None:
     done = harness(command, "--help", cwd=tmp_path)
     assert done.returncode == 0
+    assert "<bool>" not in done.stdout  # flags take no value
     pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
     assert any(f"harness {command}" in page.read_text() for page in pages)
 
@@ -352,3 +360,14 @@ def test_phantom_of_ones_own_challenge_cannot_be_made(team: Path) -> None:
     done = harness("phantom", "--challenge", "tiny.yaml", "--data", "other/test", cwd=team)
     assert done.returncode == errors.DataError.exit_code
     assert "none can be made for challenge tiny.yaml, only for learn2reg2021" in done.stderr
+
+
+def test_another_folder_does_not_get_the_name_of_ones_own_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A team's folder that was run took the name that helpers with more rights ran from."""
+    monkeypatch.chdir(tmp_path)
+    assert _tag_of(Path()) == "l2r_submission"
+    assert _tag_of(tmp_path) == "l2r_submission"
+    assert _tag_of(tmp_path / "Team_B (v2)") == "l2r-run/team-b-v2"
+    assert _tag_of(tmp_path / "\u00e9") == "l2r-run/folder"

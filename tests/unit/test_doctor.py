@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from harness.doctor.clock import clock
 from harness.doctor.disk import disk, judge_disk
-from harness.doctor.engine import judge_engine
+from harness.doctor.engine import absent, judge_engine
 from harness.doctor.evidence import (
     LOOK,
     MEMORY_ASKED_BYTES,
@@ -23,72 +24,26 @@ from harness.doctor.evidence import (
 from harness.doctor.finding import Finding, Level, look, ok
 from harness.doctor.gpu import judge_gpu
 from harness.doctor.processors import governor, judge_load, judge_memory, load
+from harness.doctor.trials import no_image
 from harness.doctor.watching import inotify, open_files, realtime
+from harness.errors import EngineMissing, EngineUnreachable
 from harness.machine.gpu import GpuRecord
 from tests.tiny import tiny_challenge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 GIB = 1 << 30
 LIMITS = tiny_challenge().limits.model_copy(
     update={"shared_memory_bytes": 48 << 20, "temporary_bytes": 32 << 20}
 )
 
-# Recorded from containers of Docker 20.10 on Debian 12: one as runs get it, one as `docker run`
-# gives it without a single option.
-SHUT_IN = """\
-== status
-CapInh:\t0000000000000000
-CapPrm:\t0000000000000000
-CapEff:\t0000000000000000
-CapBnd:\t0000000000000000
-NoNewPrivs:\t1
-Seccomp:\t2
-Cpus_allowed_list:\t0
-== net/dev
-Inter-|   Receive                                                |  Transmit
- face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets
-    lo:       0       0    0    0    0     0          0         0        0       0
- tunl0:       0       0    0    0    0     0          0         0        0       0
-== net/route
-Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
-== mounts
-overlay / overlay rw,relatime,lowerdir=/var/lib/docker/overlay2/l/A 0 0
-tmpfs /dev tmpfs rw,nosuid,size=65536k,mode=755 0 0
-shm /dev/shm tmpfs rw,nosuid,nodev,noexec,relatime,size=49152k 0 0
-tmpfs /tmp tmpfs rw,nosuid,nodev,relatime,size=32768k 0 0
-/dev/vda /l2r/test ext4 ro,relatime 0 0
-== write
-sh: 6: cannot create /l2r/test/new: Read-only file system
-== end
-"""
-OPEN = """\
-== status
-CapInh:\t0000000000000000
-CapPrm:\t00000000a80425fb
-CapEff:\t00000000a80425fb
-CapBnd:\t00000000a80425fb
-NoNewPrivs:\t0
-Seccomp:\t0
-Cpus_allowed_list:\t0-1
-== net/dev
-Inter-|   Receive                                                |  Transmit
- face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets
-    lo:       0       0    0    0    0     0          0         0        0       0
-  eth0:     586       7    0    0    0     0          0         0        0       0
-== net/route
-Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
-eth0\t00000000\t010011AC\t0003\t0\t0\t0\t00000000\t0\t0\t0
-== mounts
-overlay / overlay rw,relatime,lowerdir=/var/lib/docker/overlay2/l/A 0 0
-shm /dev/shm tmpfs rw,nosuid,nodev,noexec,relatime,size=65536k 0 0
-/dev/vda /l2r/test ext4 rw,relatime 0 0
-== write
-it was written
-== end
-"""
+# What LOOK printed in containers of Docker 20.10.24, Linux 6.18, control groups of version 1: one
+# made as the doctor's trials are, on CPU 0; one of `docker run -v FOLDER:/l2r/test --security-opt
+# seccomp=unconfined` and nothing else.
+RECORDED = Path(__file__).parent / "recorded"
+SHUT_IN = (RECORDED / "look_shut_in.txt").read_text("utf-8")
+OPEN = (RECORDED / "look_open.txt").read_text("utf-8")
 
 
 def judged(text: str, cpuset: tuple[int, ...] | None = (0,)) -> dict[str, Finding]:
@@ -128,13 +83,31 @@ class TestLook:
             ("relatime,size=32768k", "relatime", "/tmp"),
             ("/l2r/test ext4 ro,", "/l2r/test ext4 rw,", "read-only data"),
             ("/l2r/test ext4", "/elsewhere ext4", "read-only data"),
-            (" tunl0:", "  eth0:", "network"),
+            ("    lo:", "  eth0:", "network"),
         ],
     )
     def test_one_by_one(self, line: str, other: str, subject: str) -> None:
         assert line in SHUT_IN
         found = judged(SHUT_IN.replace(line, other))
         assert [f.subject for f in found.values() if f.level is Level.FAILURE] == [subject]
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "sh: 6: cannot create /l2r/test/new: Read-only file system",
+            "lo\t0000007F\t00000000\t0001\t0\t0\t0\t000000FF\t0\t0\t0",
+        ],
+    )
+    def test_what_leads_nowhere_is_no_route(self, line: str) -> None:
+        """A busy engine mixed up the shell's output and errors, and the error of the trial to write
+        data stood among the routes: the doctor said that the network was open."""
+        found = judged(SHUT_IN.replace("== mounts", f"{line}\n== mounts"))
+        assert {finding.level for finding in found.values()} == {Level.OK}
+
+    def test_a_route_out_is_told_with_its_interface(self) -> None:
+        route = "tunl0\t00000000\t010011AC\t0003\t0\t0\t0\t00000000\t0\t0\t0"
+        found = judged(SHUT_IN.replace("== mounts", f"{route}\n== mounts"))["network"]
+        assert (found.level, found.found) == (Level.FAILURE, "a container has tunl0, with 1 route")
 
     def test_one_cpu_only(self) -> None:
         assert "CPU set" not in judged(SHUT_IN, None)
@@ -412,3 +385,19 @@ class TestLooking:
         (found,) = look("thing", hangs, 0.2)
         assert time.monotonic() - start_s < 2
         assert "no answer" in found.found
+
+
+@pytest.mark.parametrize(("is_installed", "command"), [(True, "systemctl"), (False, "apt-get")])
+def test_engine_that_does_not_answer_is_started_or_installed(
+    is_installed: bool, command: str
+) -> None:
+    """apt-get was told to install the engine that was there and did not run."""
+    found = absent(EngineMissing("none"), is_installed=is_installed)
+    assert found.level is Level.WARNING
+    assert command in found.command
+    assert absent(EngineUnreachable("a group"), is_installed=is_installed).found == "a group"
+
+
+def test_image_that_was_named_and_is_not_here_is_a_failure() -> None:
+    assert no_image("nobody/nothing:1", ("usual",)).level is Level.FAILURE
+    assert no_image(None, ("usual",)).level is Level.WARNING

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -16,10 +17,12 @@ import pytest
 from harness.engine.arguments import check_image, container_arguments, unique_name
 from harness.engine.base import BindMount, EngineName, Image, Isolation, RunSpec
 from harness.engine.choose import choose_engine
+from harness.engine.connection import connect_error
 from harness.engine.container_end import failed_start
 from harness.engine.deadline import Request, within
-from harness.engine.docker import DockerEngine, connect_error
+from harness.engine.docker import DockerEngine
 from harness.engine.image_build import BuildTranscript, base_default
+from harness.engine.kernel import open_files_limit
 from harness.engine.owner import OWNER_LABEL, Owner
 from harness.errors import BuildError, EngineError, EngineMissing, EngineUnreachable
 from tests.tiny import tiny_challenge
@@ -246,6 +249,11 @@ def test_container_names_are_valid_and_unique() -> None:
     assert unique_name(spec()) != unique_name(spec())
 
 
+def test_limit_of_open_files_is_read_from_the_kernel() -> None:
+    assert open_files_limit(os.getpid()) == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    assert open_files_limit(2**22 + 1) is None
+
+
 class TestOwner:
     def test_reads_back(self) -> None:
         assert Owner.from_text(Owner.current().text) == Owner.current()
@@ -342,6 +350,20 @@ class TestBuildTranscript:
         (tmp_path / "Dockerfile").write_text(text)
         assert base_default(tmp_path / "Dockerfile") == default
         assert base_default(tmp_path / "none") is None
+
+    @pytest.mark.parametrize(
+        ("message", "is_the_engines"),
+        [
+            ("failed to create endpoint x on network bridge: could not find bridge docker0", True),
+            ("The command '/bin/sh -c echo could not find bridge' returned: 1", False),
+        ],
+    )
+    def test_an_engine_without_its_own_network_is_the_machines(
+        self, message: str, is_the_engines: bool
+    ) -> None:
+        """A team's image once "could not be built" because the engine had lost its bridge."""
+        found = transcript(self.ARG, self.FROM, " ---> 6148f42c0e77", "Step 3/3 : RUN true")
+        assert found.engine_failed(message) is is_the_engines
 
     def test_once_the_layer_is_there_it_is_not_the_base(self) -> None:
         found = transcript(self.ARG, self.FROM, " ---> 6148f42c0e77", "Step 3/3 : RUN false")

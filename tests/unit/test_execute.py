@@ -19,7 +19,7 @@ from harness.challenge.pairs import read_pairs
 from harness.ending import Cut
 from harness.engine.base import Isolation
 from harness.engine.process import ProcessEngine
-from harness.errors import Blame, OutputError
+from harness.errors import Blame, ChallengeError, OutputError
 from harness.execute import Progress, Step, execute
 from harness.machine.contamination import MachineVerdict
 from harness.plan import Plan
@@ -289,7 +289,7 @@ def test_field_whose_completion_was_not_seen_makes_the_times_incomplete(
     )
 
 
-@pytest.mark.parametrize("number", ["NaN", "Infinity", "-1.0", "1e999"])
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-1.0", "1e999", "1e308"])
 def test_no_number_is_no_runtime(number: str) -> None:
     """Python's JSON writes NaN as it is, and nothing compares with it: no disagreement was seen."""
     pairs = f'[{{"pair": "task_01/0001_0001", "runtime_s": {number}}}]'
@@ -374,6 +374,16 @@ def test_too_many_files_end_a_run_even_when_it_ends_first(tmp_path: Path, data_d
     record, _ = run(tmp_path, body, yaml_changes=limits("output_files: 100"))
     assert record.status is RunStatus.OUTPUT_LIMIT
     assert "100 files and folders" in record.reason
+
+
+def test_fewer_files_than_the_fields_are_refused_at_the_start(
+    tmp_path: Path, data_dir: Path
+) -> None:
+    """A submission was blamed for folders that the harness had made."""
+    with pytest.raises(ChallengeError, match=r"at least 7, for the fields of 4 pairs.*found 6"):
+        run(tmp_path, ZERO, yaml_changes=limits("output_files: 6"))
+    record, _ = run(tmp_path, ZERO, yaml_changes=limits("output_files: 7"))
+    assert record.status is RunStatus.SUCCEEDED
 
 
 def test_evidence_is_stored(tmp_path: Path, data_dir: Path) -> None:

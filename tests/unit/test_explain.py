@@ -312,6 +312,35 @@ def test_timeline_takes_its_moments_from_the_trace() -> None:
         ]
 
 
+def test_idle_run_names_what_it_touched_last() -> None:
+    """The first pair without a field was named, when earlier pairs had failed and a later hung."""
+    paths = ("task_01/img0001.nii.gz", "task_01/img0003.nii.gz")
+    last = "the last that it had opened was "
+    record = record_of(RunStatus.TIMED_OUT, cut=Cut.IDLE, exit_code=137)
+    assert f"{last}task_01/0003_0003: look" in "".join(explain(record, opening(*paths)).advice)
+    elsewhere = "".join(explain(record, opening("task_02/case_2.nii.gz")).advice)
+    assert f"{last}task_02/case_2.nii.gz: look" in elsewhere
+    assert last not in "".join(explain(record).advice)
+
+
+def test_image_of_several_pairs_is_told_apart_by_the_one_before() -> None:
+    pairs = tuple(
+        changed(pair(number, FieldState.MISSING), moving_id=number + 1) for number in (1, 2, 3)
+    )
+    record = record_of(RunStatus.TIMED_OUT, cut=Cut.IDLE, pairs=pairs)
+    seen = opening("task_01/img0003.nii.gz", "task_01/img0002.nii.gz")
+    assert "opened was task_01/0002_0002" in explain(record, seen).advice[0]
+
+
+def opening(*paths: str) -> Salvaged:
+    events = tuple(
+        FileEvent(t_ns=number * S, event=Event.OPEN, root=Root.DATA, path=path)
+        for number, path in enumerate(paths, 1)
+    )
+    trace = Trace(placement=Placement.HOST, precision=Precision.PLAIN, events=events)
+    return Salvaged(trace=trace, first_ns=0, last_ns=20 * S)
+
+
 def test_of_many_pairs_the_first_and_the_last_are_told() -> None:
     pairs = tuple(pair(number, FieldState.VALID) for number in range(1, 21))
     events = tuple(

@@ -31,6 +31,7 @@ def test_limits_are_changed_and_named() -> None:
         ("memory=1Gib2", r"memory.*expected a number with a unit"),
         ("memory=0", r"memory.*0"),
         ("memory=1MiB", r"expected at most memory, 1\.0 MiB"),
+        ("open_files=15", r"open_files: expected .*16.*15"),
         ("processes=many", r"processes.*'many'"),
     ],
 )

@@ -76,9 +76,10 @@ class Bench:
             self.see(now_ns, Event.CLOSED, pair.field)
             now_ns += gap_ns
 
-    def record(self) -> RunRecord:
+    def record(self, **ending: int) -> RunRecord:
         trace = Trace(placement=Placement.HOST, precision=Precision.FIFO, events=tuple(self.events))
-        ended = Ended(ending=EndingRecord(exit_code=0, out_of_memory=False), duration_s=1.0)
+        observed = {"exit_code": 0, "out_of_memory": False, **ending}
+        ended = Ended(ending=EndingRecord.model_validate(observed), duration_s=1.0)
         conditions = Conditions(
             cache=CacheRecord(asked=CacheMode.WARM, applied=CacheState.WARM),
             machine=take_fingerprint("process 0"),
@@ -104,6 +105,15 @@ def test_field_whose_completion_was_not_seen_makes_the_times_incomplete(bench: B
     assert "cannot be ranked" in record.warnings[0]
     assert record.pairs[1].key == second.key
     assert record.pairs[1].runtime_s == pytest.approx(1.0)
+
+
+def test_fewer_open_files_than_allowed_are_warned_of(bench: Bench) -> None:
+    bench.see_all()
+    allowed = bench.plan.challenge.limits.open_files
+    (warning,) = bench.record(open_files=allowed - 1).warnings
+    assert f"{allowed - 1} open, and not the {allowed}" in warning
+    assert bench.record(open_files=allowed).warnings == ()
+    assert bench.record().warnings == ()
 
 
 def test_missing_field_leaves_the_times_complete(bench: Bench) -> None:

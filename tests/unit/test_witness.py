@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 from pathlib import Path
@@ -26,7 +27,7 @@ from tests.tiny import tiny_challenge, write_data
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-IMAGE = Image(id="sha256:" + "b" * 64, reference="l2r_submission")
+IMAGE = Image(id="sha256:" + "b" * 64, reference="own")
 OURS = {
     "KernelVersion": os.uname().release,
     "Name": platform.node(),
@@ -51,6 +52,9 @@ class DistantEngine(ProcessEngine):
         if reference not in self._images:
             raise ImageMissing(reference)
         return IMAGE
+
+    def own_image(self) -> Image:
+        return self.find("own")
 
     def shares_our_kernel(self, find_image: Callable[[], Image]) -> bool:
         find_image()
@@ -113,7 +117,7 @@ def test_auto_takes_the_host_where_the_kernel_is_ours(tmp_path: Path) -> None:
 
 
 def test_auto_takes_a_sidecar_where_it_is_not(tmp_path: Path, run_dir: RunDirectory) -> None:
-    engine = DistantEngine("l2r_submission")
+    engine = DistantEngine("own")
     wanted = plan(tmp_path, WitnessChoice.AUTO)
     probe = start_witness(wanted, engine, run_dir)
     (spec,) = engine.helpers
@@ -131,8 +135,18 @@ def test_auto_takes_a_sidecar_where_it_is_not(tmp_path: Path, run_dir: RunDirect
 def test_without_its_image_a_sidecar_is_refused_with_the_way_on(
     tmp_path: Path, run_dir: RunDirectory
 ) -> None:
-    with pytest.raises(ImageMissing, match=r"another kernel.*make build"):
+    with pytest.raises(ImageMissing, match=r"another kernel.*make base-image"):
         start_witness(plan(tmp_path, WitnessChoice.AUTO), DistantEngine(), run_dir)
+
+
+def test_the_submissions_own_image_is_no_witness(tmp_path: Path, run_dir: RunDirectory) -> None:
+    """Whatever its name: the last folder that was run used to have that of the harness's image."""
+    engine = DistantEngine("l2r_submission")
+    own = plan(tmp_path, WitnessChoice.SIDECAR)
+    of_the_run = dataclasses.replace(own, image=IMAGE, witness_image="l2r_submission")
+    with pytest.raises(ImageMissing, match="is the submission's own"):
+        start_witness(of_the_run, engine, run_dir)
+    assert engine.helpers == []
 
 
 def test_witness_may_be_forced_to_the_host(tmp_path: Path) -> None:
