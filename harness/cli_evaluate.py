@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from harness import data_lock
 from harness.cli_options import RunsOption  # noqa: TC001 - for typer
 from harness.cli_upload import ChallengeOrRunsOption  # noqa: TC001
 
@@ -111,21 +113,22 @@ def evaluate(
     from harness.evaluation import Request, evaluate_all  # noqa: PLC0415
 
     sources = [*(paths or []), *([given] if given is not None else [])]
-    code = evaluate_all(
-        Request(
-            paths=tuple(sources) or (Path("submission"),),
-            truth=truth,
-            data=data,
-            challenge=challenge,
-            tasks=tuple(task or ()),
-            config=config,
-            output=output,
-            runs=runs,
-            workers=workers,
-            extras=extras,
-            initial=initial,
-        ),
-        as_json=as_json,
-        verbose=verbose,
-    )
+    with nullcontext() if data is None else data_lock.shared(data):
+        code = evaluate_all(
+            Request(
+                paths=tuple(sources) or (Path("submission"),),
+                truth=truth,
+                data=data,
+                challenge=challenge,
+                tasks=tuple(task or ()),
+                config=config,
+                output=output,
+                runs=runs,
+                workers=workers,
+                extras=extras,
+                initial=initial,
+            ),
+            as_json=as_json,
+            verbose=verbose,
+        )
     raise typer.Exit(code)

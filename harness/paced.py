@@ -27,6 +27,7 @@ class PacedLook(Generic[T]):
         self._share = share
         self._pause_s = pause_s
         self._next_s = time.monotonic()
+        self._hurried = False
         self._thread: threading.Thread | None = None
         self._found: list[T] = []
         self._failure: Exception | None = None
@@ -36,14 +37,15 @@ class PacedLook(Generic[T]):
         due. Raises what the look raised."""
         if self._thread is not None and not self._thread.is_alive():
             self._thread = None
-        if self._thread is None and time.monotonic() >= self._next_s:
+        if self._thread is None and (self._hurried or time.monotonic() >= self._next_s):
+            self._hurried = False
             self._thread = threading.Thread(target=self._take, name="harness-look", daemon=True)
             self._thread.start()
         return self._pop()
 
     def hurry(self) -> None:
         """The next look is due, now or as soon as that which is under way has ended."""
-        self._next_s = 0.0
+        self._hurried = True
 
     def finish(self) -> T | None:
         """Wait for a look that is under way, a few seconds at most."""

@@ -250,7 +250,10 @@ class Supervisor:
 def _other_disk(storage: Path | None, disk: FreeSpace) -> FreeSpace | None:
     if storage is None:
         return None
-    other = FreeSpace(storage)
+    try:
+        other = FreeSpace(storage)
+    except OSError:  # not ours to look at
+        return None
     return None if other.device == disk.device else other
 
 

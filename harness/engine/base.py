@@ -162,7 +162,7 @@ class Execution(Protocol):
         told. Of one that has ended, what has a name and is there until it is removed."""
 
     def is_alone(self) -> bool:
-        """Is it certain that no other submission runs on this engine?"""
+        """Is it certain that this engine keeps nothing of another submission that runs?"""
 
 
 class Helper(Protocol):

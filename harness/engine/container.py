@@ -57,6 +57,7 @@ _CREATE_S = 120.0
 _START_S = 60.0
 _ASK_S = 10.0
 _SIZE_S = 20.0
+_OTHERS_S = 2.0  # a disk is filling up meanwhile
 _KILL_DEADLINE_S = 60.0  # from SIGKILL until the engine says it is gone; a GPU can take its time
 _REMOVE_DEADLINE_S = 30.0  # an engine that is being restarted answers again after seconds
 _HALF_MADE_DEADLINE_S = 5.0  # an engine whose create request was cut off finishes it regardless
@@ -225,17 +226,17 @@ class ContainerExecution:
         return ScratchUse(used_bytes=written + (deleted or 0), deleted_bytes=deleted)
 
     def is_alone(self) -> bool:
+        """One that has ended and is not removed yet still has its files."""
         doing = "looking for other submissions"
+        only = {"label": RUN_LABEL}
         try:
-            running = within(
-                _ASK_S,
-                doing,
-                lambda: self._client.api.containers(filters={"label": RUN_LABEL}),
+            there = within(
+                _OTHERS_S, doing, lambda: self._client.api.containers(all=True, filters=only)
             )
         except (*API_FAILURES, EngineError) as error:
             _log.debug("%s: %s", doing, reason(error))
             return False
-        submissions = [found for found in running if HELPER_LABEL not in found["Labels"]]
+        submissions = [found for found in there if HELPER_LABEL not in found["Labels"]]
         return all(found["Labels"][RUN_LABEL] == self._spec.name for found in submissions)
 
     def _written_bytes(self) -> int | None:

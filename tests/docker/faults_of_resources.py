@@ -180,8 +180,8 @@ MEMORY_AND_DISK = (
     Fault(
         name="large_file",
         what="writes a file larger than all that it may write",
-        status=RunStatus.CRASHED,
-        reason="exit code 4",
+        status=RunStatus.OUTPUT_LIMIT,
+        reason="ended because it wrote more than 64.0 MiB outside of its output folder",
         exit_code=4,
         valid=1,
         limits={"scratch_bytes": 64 * MIB},

@@ -468,8 +468,18 @@ class TestScratch:
             use = execution.scratch()
             assert use is not None
             assert use.used_bytes < 256 * 1024
-            execution.stop(0)
-            assert execution.scratch() is None
+        assert execution.scratch() is None, "it is removed"
+
+    def test_of_one_that_has_ended_until_it_is_removed(self, shell: MakeRun) -> None:
+        """What it wrote in its last second counts, too."""
+        with shell("head -c 8M /dev/zero > /var/tmp/last") as execution:
+            execution.start()
+            assert execution.wait(10.0) is not None
+            use = execution.scratch()
+            assert use is not None
+            assert 8 * MIB <= use.used_bytes < 9 * MIB
+            assert use.deleted_bytes == 0
+        assert execution.scratch() is None
 
     def test_of_files_in_its_layer_once_each(self, shell: MakeRun, folder: Path) -> None:
         script = (

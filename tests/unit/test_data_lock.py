@@ -102,6 +102,22 @@ def test_a_file_system_without_locks_stops_no_run(
     assert str(tmp_path) in caplog.text
 
 
+@pytest.mark.parametrize("command", ["check", "pack", "evaluate", "phantom"])
+def test_commands_that_read_data_do_not_during_a_run(tmp_path: Path, command: str) -> None:
+    (tmp_path / "test").mkdir()
+    with exclusive(tmp_path / "test"):
+        done = subprocess.run(
+            [sys.executable, "-m", "harness.cli", command, "--data", "test"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == DataError.exit_code
+    assert "a run is reading it" in done.stderr
+    assert list(tmp_path.rglob("*")) == [tmp_path / "test"]
+
+
 def test_a_run_that_is_refused_leaves_nothing(tmp_path: Path) -> None:
     challenge, engine = tiny_challenge(), ProcessEngine()
     data_dir = write_data(tmp_path / "test")

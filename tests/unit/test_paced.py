@@ -82,3 +82,19 @@ def test_a_look_is_taken_at_once_when_it_must_be() -> None:
     looks.poll()
     looks.finish()
     assert len(taken) == 2
+
+
+def test_a_look_that_is_asked_for_while_another_is_under_way_comes_after_it() -> None:
+    taken = []
+
+    def look() -> None:
+        taken.append(time.monotonic())
+        time.sleep(0.2)
+
+    looks = PacedLook(look, every_s=60.0, share=1.0, pause_s=60.0)
+    looks.poll()
+    looks.hurry()
+    looks.finish()
+    looks.poll()
+    looks.finish()
+    assert len(taken) == 2
