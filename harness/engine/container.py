@@ -101,6 +101,7 @@ class ContainerExecution:
         return self
 
     def _create(self, doing: str) -> None:
+        self._half_made_s = _HALF_MADE_DEADLINE_S  # an interrupt may come before the next line ends
         creation = Request(
             lambda: self._client.containers.create(**self._arguments),
             when_late=lambda _: remove_container(self._client, self.container_name),
@@ -109,8 +110,8 @@ class ContainerExecution:
             with engine_errors(doing):
                 self._container = creation.answer(_CREATE_S, doing)
         finally:
-            over = creation.is_over(_HALF_MADE_DEADLINE_S)
-            self._half_made_s = 0.0 if over else _HALF_MADE_DEADLINE_S
+            if creation.is_over(_HALF_MADE_DEADLINE_S):
+                self._half_made_s = 0.0
 
     def __exit__(
         self,

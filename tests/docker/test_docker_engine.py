@@ -314,9 +314,16 @@ class TestImages:
         assert engine.find(shell_image.reference) == shell_image
         assert shell_image.id.startswith("sha256:")
 
-    @pytest.mark.parametrize("reference", ["l2r-nobody-has-this:1", "Not A Reference!", ""])
-    def test_find_nothing(self, engine: DockerEngine, reference: str) -> None:
-        with pytest.raises(ImageMissing, match="make build"):
+    @pytest.mark.parametrize(
+        ("reference", "remedy"),
+        [
+            ("l2r-nobody-has-this:1", "make build"),
+            ("Not A Reference!", "a name has small letters"),
+            ("", "make build"),
+        ],
+    )
+    def test_find_nothing(self, engine: DockerEngine, reference: str, remedy: str) -> None:
+        with pytest.raises(ImageMissing, match=remedy):
             engine.find(reference)
 
     def test_build_output_comes_line_by_line(
