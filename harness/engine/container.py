@@ -34,6 +34,7 @@ from harness.engine.container_end import VANISHED, Waiter, failed_start
 from harness.engine.deadline import Request, within
 from harness.engine.disk import deleted_bytes, tree_bytes
 from harness.engine.kernel import open_files_limit
+from harness.engine.links import check_links
 from harness.engine.log import CappedLog, LogPump
 from harness.engine.owner import Owner
 from harness.errors import EngineError
@@ -92,6 +93,7 @@ class ContainerExecution:
         check_sources(self._spec.mounts)
         try:
             self._create(f"creating the container of {self._spec.name}")
+            check_links(self._client, self._created(), self._spec)
         except BaseException:  # Ctrl-C as well
             self._clean_up(absent_for_s=self._half_made_s)
             raise
