@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from weakref import WeakKeyDictionary
@@ -37,15 +38,17 @@ from harness.engine.kernel import open_files_limit
 from harness.engine.links import check_links
 from harness.engine.log import CappedLog, LogPump
 from harness.engine.owner import Owner
+from harness.engine.second_start import starts_with
 from harness.errors import EngineError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from docker import DockerClient
     from docker.models.containers import Container
 
-    from harness.engine.base import RunSpec
+    from harness.engine.base import Image, RunSpec
 
 _log = logging.getLogger(__name__)
 
@@ -71,8 +74,17 @@ _POLL_S = 0.2
 class ContainerExecution:
     """See :class:`harness.engine.base.Execution`."""
 
-    def __init__(self, client: DockerClient, spec: RunSpec) -> None:
+    def __init__(
+        self,
+        client: DockerClient,
+        spec: RunSpec,
+        find_other: Callable[[], Image | None] = lambda: None,
+    ) -> None:
+        """``find_other``: an image that is known to start, to tell a broken image from a broken
+        machine with."""
         self._client = client
+        self._find_other = find_other
+        self._suspected = False
         self._spec = spec
         self.container_name = unique_name(spec)
         self._arguments = container_arguments(spec, name=self.container_name, owner=Owner.current())
@@ -162,15 +174,28 @@ class ContainerExecution:
                 self._create(doing)
                 return self._attach_and_start(doing)
             within(_ASK_S, doing, container.reload)
-            self._stillborn = failed_start(reason(error), container.attrs["State"])
+            state = container.attrs["State"]
+            self._stillborn = failed_start(reason(error), state, suspected=self._suspected)
             if self._stillborn is None:
                 discard(output)
-                raise
+                if not self._is_suspect():
+                    raise
+                remove_container(self._client, self.container_name)
+                self._create(doing)  # a machine that was ill for a moment starts it now
+                return self._attach_and_start(doing)
             self._refusal = reason(error)
         except BaseException:  # Ctrl-C, or no answer in time
             discard(output)
             raise
         return output
+
+    def _is_suspect(self) -> bool:
+        """Would another image start, where this one did not?"""
+        other = self._find_other()
+        self._suspected = other is not None and starts_with(
+            other, self._client, self._arguments, partial(remove_container, self._client)
+        )
+        return self._suspected
 
     def _drop_open_files(self) -> bool:
         """An engine without the right to raise limits gives its own, which is lower, then."""

@@ -31,7 +31,7 @@ from harness.engine.image_build import (
 )
 from harness.engine.image_facts import ImageFacts, facts_of_inspected, platform_name
 from harness.engine.image_load import SILENCE_S, Loaded, load_image
-from harness.engine.own_image import own_name, write_context
+from harness.engine.own_image import PUBLIC_BASE, own_name, write_context
 from harness.engine.owner import OWNER_LABEL, Owner
 from harness.engine.trial import TrialExecution
 from harness.errors import BaseImageUnavailable, BuildError, EngineError, ImageMissing, OptionError
@@ -216,7 +216,14 @@ class DockerEngine:
         with engine_errors(f"looking at the image {spec.image.reference}"):
             config = self._client.images.get(spec.image.id).attrs.get("Config") or {}
         check_image(spec, config)
-        return ContainerExecution(self._client, spec)
+        return ContainerExecution(self._client, spec, lambda: self._one_that_starts(spec.image))
+
+    def _one_that_starts(self, other_than: Image) -> Image | None:
+        """An image that no team made, if one is here."""
+        for name in (own_name(), OFFLINE_BASE, PUBLIC_BASE):
+            if self._has(name) and (image := self.find(name)).id != other_than.id:
+                return image
+        return None
 
     def trial(self, spec: RunSpec, program: tuple[str, ...]) -> TrialExecution:
         """A run of ``spec`` but for its program: the harness's own, in place of the image's."""

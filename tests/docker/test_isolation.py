@@ -407,6 +407,33 @@ class TestImagesThatAskForMore:
         assert word in log_of(folder)
 
     @pytest.mark.parametrize(
+        "lines",
+        [
+            ["RUN ln -s /proc /l2r"],
+            ["RUN ln -s /sys /l2r"],
+            ["RUN ln -s /sys/kernel /x && ln -s /x /l2r"],
+            ["RUN ln -s /dev/null /l2r"],
+            ["RUN rm -rf /tmp && ln -s /proc/self/fd /tmp"],
+        ],
+    )
+    def test_links_where_the_engine_mounts_are_the_images_fault(
+        self,
+        build: Build,
+        engine: DockerEngine,
+        client: DockerClient,
+        folder: Path,
+        lines: list[str],
+    ) -> None:
+        """Each was a failure of the engine, so the machine's, by a line in a Dockerfile."""
+        image, _ = build(*lines), engine.own_image()
+        state = execute(engine.prepare(shell_spec(image, folder, "true")))
+        assert state is not None
+        assert state.exit_code in {126, 127}
+        assert "could not be started" in log_of(folder)
+        left = client.containers.list(all=True, filters={"name": "second-start"})
+        assert [found for found in left if found.labels[RUN_LABEL] == f"test-{folder.name}"] == []
+
+    @pytest.mark.parametrize(
         ("program", "code"), [("/etc/passwd", 126), ("/l2r", 126), ("/nowhere", 127)]
     )
     def test_a_program_that_is_none(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import docker
 import pytest
 
-from harness.engine.base import BindMount, ExitState, RunSpec
+from harness.engine.base import BindMount, ExitState, Image, RunSpec
 from harness.engine.container import ContainerExecution
 from harness.errors import EngineError
 from tests.unit.test_engine_spec import spec
@@ -34,13 +34,14 @@ NO_RIGHT = "runc create failed: error setting rlimit type 7: operation not permi
 
 class Server(socketserver.ThreadingUnixStreamServer):
     """Refuses to attach with ``refusals``, one after the other; ``created``: what it was asked for
-    each container, ``there``: is it there now?"""
+    each container, ``there``: is it there now? ``starts``: answers to requests to start."""
 
     daemon_threads = True
 
     def __init__(self, place: str, refusals: list[str]) -> None:
         super().__init__(place, Handler)
         self.refusals = refusals
+        self.starts: list[int] = []
         self.created: list[dict[str, Any]] = []
         self.there = False
 
@@ -58,6 +59,9 @@ class Handler(BaseHTTPRequestHandler):
             self.server.created.append(json.loads(content))
             self.server.there = True
             self._answer(201, {"Id": "c", "Warnings": []})
+        elif "/start" in self.path:
+            code = self.server.starts.pop(0)
+            self._answer(code, None if code < 400 else {"message": "no space left on device"})
         else:
             assert "/attach" in self.path, self.path
             self._answer(409, {"message": self.server.refusals.pop(0)})
@@ -134,6 +138,42 @@ def test_any_other_refusal_is_the_engines(
     with (
         pytest.raises(EngineError, match="no space left on device"),
         ContainerExecution(client, given) as execution,
+    ):
+        execution.start()
+    assert not server.there
+
+
+ODD = "mkdir /merged/sys/test: read-only file system: OCI runtime error: docker-init"
+
+
+def test_an_image_is_at_fault_where_another_starts(
+    server: Server, client: docker.DockerClient, given: RunSpec
+) -> None:
+    """Links in an image made its own fault look like the machine's, in words that nobody knew."""
+    other = Image(id="sha256:" + "c" * 64, reference="own")
+    server.refusals, server.starts = [ODD, ODD], [204]
+    with ContainerExecution(client, given, lambda: other) as execution:
+        execution.start()
+        assert execution.wait(1) == ExitState(exit_code=126, out_of_memory=False)
+    assert "read-only file system" in given.log_path.read_text()
+    first, tried, again = server.created
+    ids = [one["Image"] for one in server.created]
+    assert ids == [given.image.id, other.id, given.image.id]
+    assert again["HostConfig"] == first["HostConfig"]
+    assert tried["HostConfig"] | {"Ulimits": []} == first["HostConfig"] | {"Ulimits": []}
+    assert tried["Entrypoint"] == ["true"]
+    assert not tried["Cmd"]
+    assert not server.there
+
+
+def test_the_machine_is_at_fault_where_no_image_starts(
+    server: Server, client: docker.DockerClient, given: RunSpec
+) -> None:
+    other = Image(id="sha256:" + "c" * 64, reference="own")
+    server.refusals, server.starts = [ODD], [500]
+    with (
+        pytest.raises(EngineError, match="read-only file system"),
+        ContainerExecution(client, given, lambda: other) as execution,
     ):
         execution.start()
     assert not server.there
