@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, assert_never
 from harness.challenge.field_file import FieldState
 from harness.challenge.quantity import format_bytes
 from harness.ending import Cut
-from harness.errors import MethodError
+from harness.errors import Blame, MethodError
 from harness.store import RunStatus
 
 if TYPE_CHECKING:
@@ -99,6 +99,12 @@ def _after_cut(cut: CutRecord, record: RunRecord, last_touched: str | None) -> I
                 f"it wrote more than {format_bytes(record.limits.scratch_bytes)} inside its "
                 "container: do not unpack weights or cache images at run time (do so in the "
                 "Dockerfile), and close files that were deleted"
+            )
+        case Cut.DISK_FULL if record.blame is Blame.SUBMISSION:
+            yield (
+                "it filled the machine's disk with files that no look could see, or faster than "
+                "one could: close files without a name, pass none through sockets, and write no "
+                f"more than {format_bytes(record.limits.scratch_bytes)} outside of the output"
             )
         case Cut.DISK_FULL:
             yield (

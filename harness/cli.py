@@ -24,6 +24,7 @@ from harness import (
     cli_upload,
     console,
     data_lock,
+    interrupts,
 )
 from harness.challenge.model import DEFAULT_CHALLENGE, builtin_names, load_challenge
 from harness.challenge.pairs import is_present
@@ -106,9 +107,12 @@ def build(
         if engine is EngineOption.DOCKER:
             raise
         console.warn(f"{error}\nUntil then `make run` uses the process engine, without isolation.")
+        console.note("no image was built")
         return
     if chosen.info.name.value == EngineOption.DOCKER:
         console.note(f"image {tag} is ready: {image.id}")
+    else:
+        console.note("no image was built: the process engine runs the folder as it is")
 
 
 @app.command("compare")
@@ -192,7 +196,8 @@ app.add_typer(cli_evaluate.app)
 def main(ahead: ChildProgram | None = None) -> None:
     """Every deliberate error becomes a message and its exit code. ``ahead``: a witness that was
     started already (:mod:`harness.__main__`)."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, handlers=[console.LogLines()])
+    logging.getLogger(interrupts.__name__).setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     try:

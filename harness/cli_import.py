@@ -53,6 +53,16 @@ def import_file(
     tell_notes(imported.notes)
 
 
+def check_source(source: str) -> None:
+    """Raises ImageMissing for a folder or a file that is not there, before an engine is asked."""
+    is_place = source.startswith((".", "/", "~")) or source.endswith(_FILE_ENDINGS)
+    if not source or (is_place and not os.path.lexists(source)):
+        raise ImageMissing(
+            f"{source!r}: expected a folder with a Dockerfile, the file of an image (as `docker "
+            "save IMAGE -o FILE` makes it) or the name of one, found none; is the path right?"
+        )
+
+
 def image_to_run(engine: Engine, source: str) -> Image:
     """The image that ``source``, a file or a name, stands for; both are checked alike.
 
@@ -71,10 +81,6 @@ def image_to_run(engine: Engine, source: str) -> Image:
         console.note(f"imported {imported.image.reference}  {imported.image.id}")
         tell_notes(imported.notes)
         return imported.image
-    if source.startswith((".", "/", "~")):
-        raise ImageMissing(
-            f"{source}: expected a folder, an image's file or the name of an image, found none"
-        )
     image = engine.find(source)
     if isinstance(engine, DockerEngine):
         facts = engine.image_facts(image)

@@ -11,6 +11,7 @@ import typer
 
 from harness import cli_import, cli_recover, console, data_lock
 from harness.cache import CacheMode
+from harness.challenge.field_file import FieldState
 from harness.challenge.limit_changes import change_limits
 from harness.challenge.model import DEFAULT_CHALLENGE, builtin_names, load_challenge
 from harness.challenge.pairs import check_data
@@ -156,7 +157,6 @@ def run(
         console.show_result(shown.record, accuracy, titles)
     if shown.record.status is not RunStatus.SUCCEEDED:
         console.show_log_tail(shown.directory)
-        console.note(f"  `harness show {console.relative(shown.directory.path)}` explains this end")
     console.show_ending(shown.record, accuracy, shown.directory, to_stderr=as_json)
     if summary is not None:
         console.show_repeats(summary, first.directory, shown.record.run_id, to_stderr=as_json)
@@ -164,7 +164,8 @@ def run(
     if publish_fields(shown.directory.fields_dir, submission, kept):
         console.note(f"  fields in {submission}/ that no run had made were moved to {kept}")
     given = options_given(challenge, data)
-    console.tell(_where_fields_are(shown.record, submission, given), to_stderr=as_json)
+    where = console.relative(shown.directory.path)
+    console.tell(where_fields_are(shown.record, submission, given, where), to_stderr=as_json)
     if failure is not None:
         raise failure
     raise typer.Exit(worst_exit_code(ended))
@@ -210,6 +211,9 @@ def _engine_and_image(
     Under ``auto`` a base image that cannot be had means the process engine, said aloud. What the
     engine cannot do of ``isolation`` is an error before it builds anything.
     """
+    cli_import.check_source(source)
+    if choice is EngineOption.AUTO and not Path(source).is_dir():
+        choice = EngineOption.DOCKER  # no other engine runs images
     chosen, notice = choose_engine(choice.value)
     if notice is not None:
         console.warn(notice)
@@ -240,12 +244,19 @@ def _tag_of(folder: Path) -> str:
     return f"l2r-run/{slug[:60].strip('-') or 'folder'}"
 
 
-def _where_fields_are(record: RunRecord, submission: Path, given: str) -> str:
+def where_fields_are(record: RunRecord, submission: Path, given: str, where: str) -> str:
+    """``given``: the options that the next command needs, too; ``where``: the run directory."""
+    asked = [pair for pair in record.pairs if pair.field_state is not FieldState.NOT_ATTEMPTED]
+    valid = sum(pair.field_state is FieldState.VALID for pair in asked)
+    fields = f"none; {submission}/ is as it was before this run"
     if any(pair.field_sha256 is not None for pair in record.pairs):
+        fields = f"{submission}/" + (f" ({valid} of {len(asked)})" if valid < len(asked) else "")
+    if record.status is RunStatus.SUCCEEDED:
         place = "" if submission == Path("submission") else f" {submission}"
         check, pack = (f"`harness {command}{place}{given}`" for command in ("check", "pack"))
-        return (
-            f"  fields  {submission}/\n"
-            f"  next    {check} says whether they mean what you think, then {pack}"
-        )
-    return f"  fields  none; {submission}/ is as it was before this run"
+        following = f"{check} says whether they mean what you think, then {pack}"
+    elif record.status is RunStatus.INTERRUPTED:
+        following = "run it again"
+    else:
+        following = f"`harness show {where}` says why, and what to try"
+    return f"  fields  {fields}\n  next    {following}"

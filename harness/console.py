@@ -3,18 +3,21 @@ stderr; plain lines where there is no terminal."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
+from rich.segment import Segment, Segments
 from rich.table import Table
 
 from harness.challenge.field_file import FieldState
 from harness.challenge.model import Metric
 from harness.challenge.quantity import format_bytes
 from harness.doctor.finding import Finding, Level
+from harness.engine.base import EngineName
 from harness.store import (
     PairRecord,
     PairSpread,
@@ -99,6 +102,26 @@ def fail(text: str) -> None:
     err.print(f"[red]error:[/] {_plain(text)}")
 
 
+class LogLines(logging.Handler):
+    """What the library reports, in the words of the rest: warnings as such, lesser lines plain."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            (warn if record.levelno >= logging.WARNING else note)(self.format(record))
+        except (RuntimeError, OSError):  # in a signal's handler, within another write to stderr
+            self.handleError(record)
+
+
+def show_table(table: Table) -> None:
+    """Without the blanks that fill up its lines."""
+    for line in out.render_lines(table, pad=False):
+        while line and not line[-1].text.strip():
+            line.pop()
+        if line:
+            line[-1] = Segment(line[-1].text.rstrip(), line[-1].style)
+        out.print(Segments([*line, Segment.line()]))
+
+
 def _plain(text: str) -> str:
     """Lines that a terminal shows and does not obey: a message may repeat a file's name."""
     return escape("\n".join(map(harmless, text.split("\n"))))
@@ -114,7 +137,7 @@ def show_plan(plan: Plan, info: EngineInfo, run_dir: RunDirectory) -> None:
         ("engine", f"{info.name} ({info.version})"),
         ("isolation", info.isolation),
         ("data", f"{relative(plan.data_dir)}: {tasks}, {plan.cache} cache"),
-        ("limits", _limits(plan)),
+        ("limits", _limits(plan, info)),
         ("run", f"{relative(run_dir.path)}/"),
     )
     err.print(f"[bold]{escape(plan.challenge.title)}, dry run[/]")
@@ -128,7 +151,7 @@ def show_result(
     """The table of pairs, what is wrong with fields, then the totals of each task."""
     by_pair = {pair.key: value for pair, value in accuracy}
     out.print()
-    out.print(pair_table(record, by_pair))
+    show_table(pair_table(record, by_pair))
     show_field_problems(record)
     for task in record.tasks:
         values = [value for pair, value in accuracy if pair.task == task.name]
@@ -190,7 +213,7 @@ def show_repeats(
                 _interval(pair),
             )
         out.print()
-        out.print(table)
+        show_table(table)
         out.print()
     for text in summary.warnings:
         warn(text)
@@ -213,7 +236,7 @@ def show_comparison(comparison: Comparison) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for pair in comparison.pairs:
         table.add_row(pair.key, seconds(pair.first_s), seconds(pair.second_s), _ratio(pair.ratio))
-    out.print(table)
+    show_table(table)
     out.print(f"median ratio {_ratio(comparison.median_ratio)}")
     for text in comparison.differences:
         warn(f"not comparable, different {text}")
@@ -345,12 +368,14 @@ def _show_flags(pairs: Sequence[PairRecord]) -> None:
             warn(f"{flag} ({which}): {ADVICE[flag]}")
 
 
-def _limits(plan: Plan) -> str:
+def _limits(plan: Plan, info: EngineInfo) -> str:
     limits = plan.challenge.limits
     text = (
         f"{format_bytes(limits.memory_bytes)} memory, {limits.processes} processes, "
         f"{format_bytes(limits.output_bytes)} output, {plan.deadline_s / 60:.0f} min in all"
     )
+    if info.name is EngineName.PROCESS:
+        text += "; sampled, so a quick peak can slip through"
     if plan.changed_limits:
         text += f"; not the challenge's: {', '.join(plan.changed_limits)}"
     return text

@@ -19,7 +19,7 @@ def show_explanation(record: RunRecord, found: Explanation, directory: RunDirect
     style = "green" if record.status is RunStatus.SUCCEEDED else "red"
     console.out.print(f"[{style}]{escape(found.headline)}[/]")
     console.out.print(f"  {escape(found.turn)}")
-    where = f"{console.relative(directory.path)}/, {record.image_reference}, {record.created}"
+    where = f"{console.relative(directory.path)}/, {record.image_reference}, ended {record.created}"
     _line(f"  {where}")
     _heading("what happened")
     for moment in found.timeline:
@@ -29,7 +29,7 @@ def show_explanation(record: RunRecord, found: Explanation, directory: RunDirect
     for figure in found.evidence:
         _line(f"  {figure.name:<18} {_found(figure)}")
     _heading("pairs")
-    console.out.print(console.pair_table(record, {}))
+    console.show_table(console.pair_table(record, {}))
     console.show_field_problems(record)
     if record.witness.lost:
         _line(f"  runtimes are not ranked: {'; '.join(record.witness.lost)}")

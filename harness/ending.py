@@ -66,12 +66,15 @@ class EndingRecord(_Part):
     :class:`harness.engine.base.Usage`. ``engine_failure``: what the engine could not do.
 
     ``output_bytes``, ``output_entries``, ``scratch_bytes``, and of that ``deleted_bytes`` in files
-    without a name (None: not to be seen by this user, and not counted): as last seen;
-    ``printed_bytes``: all of it, kept in the log or not. ``open_files``: how many a process of it
-    could have open, which an engine that may not raise limits gives by itself.
+    without a name (None: not to be seen by this user, and not counted): as last seen, of scratch
+    the most that was seen. ``printed_bytes``: all of it, kept in the log or not. ``open_files``:
+    how many a process of it could have open: an engine that may not raise limits gives its own.
     ``lowest_free_bytes``: of the run directory's disk, which counts as full below
-    ``free_floor_bytes``. ``last_file_event_s``, ``last_cpu_use_s``: the last signs of life, after
-    the start.
+    ``free_floor_bytes``; with ``engine_`` of the container engine's own, where that is another one.
+    ``reclaimed_bytes``: measured where a full disk ended the run and no other submission ran: what
+    was free again once its container was gone, its output still there; never more than was lost
+    while it ran. ``last_file_event_s``, ``last_cpu_use_s``: the last signs of life, after the
+    start.
     """
 
     exit_code: int | None = None
@@ -92,6 +95,9 @@ class EndingRecord(_Part):
     open_files: int | None = None
     lowest_free_bytes: int | None = None
     free_floor_bytes: int | None = None
+    engine_lowest_free_bytes: int | None = None
+    engine_free_floor_bytes: int | None = None
+    reclaimed_bytes: int | None = None
     last_file_event_s: float | None = None
     last_cpu_use_s: float | None = None
     isolation: Isolation | None = None
@@ -111,9 +117,31 @@ class EndingRecord(_Part):
 
     @property
     def disk_was_full(self) -> bool:
-        if self.lowest_free_bytes is None or self.free_floor_bytes is None:
+        return self.run_disk_was_full or self.engine_disk_was_full
+
+    @property
+    def run_disk_was_full(self) -> bool:
+        return _is_below(self.lowest_free_bytes, self.free_floor_bytes)
+
+    @property
+    def engine_disk_was_full(self) -> bool:
+        return _is_below(self.engine_lowest_free_bytes, self.engine_free_floor_bytes)
+
+    def filled_the_disk(self, limit_bytes: int) -> bool:
+        """Did a full disk end it, and had it kept more than its limit of scratch there, seen when
+        it was gone, or hidden and free again with its container? In doubt, no."""
+        if self.cut is None or self.cut.reason is not Cut.DISK_FULL:
             return False
-        return self.lowest_free_bytes < self.free_floor_bytes
+        return max(self.scratch_bytes or 0, self.hidden_bytes) > limit_bytes
+
+    @property
+    def hidden_bytes(self) -> int:
+        """What came back with its container, and had never been seen of it."""
+        return max(0, (self.reclaimed_bytes or 0) - (self.scratch_bytes or 0))
+
+
+def _is_below(lowest_bytes: int | None, floor_bytes: int | None) -> bool:
+    return lowest_bytes is not None and floor_bytes is not None and lowest_bytes < floor_bytes
 
 
 def exit_signal(exit_code: int | None) -> str | None:

@@ -23,7 +23,7 @@ from harness.scoring.cases import (
 from harness.scoring.evaluate import ZeroFields, check_truth, evaluate_source, n_steps
 from harness.scoring.pool import Pool
 from harness.scoring.source import look_at_source
-from harness.store import cases_path, evaluation_path, write_result
+from harness.store import cases_path, evaluation_path, initial_cases_path, write_result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -69,12 +69,12 @@ def evaluate_all(request: Request, *, as_json: bool, verbose: bool) -> int:
     planned = list(_plan(request, tasks, all_tasks=is_official))
     attempted = [task for task in tasks if any(task in one.source.attempted for one in planned)]
     check_truth(attempted)
-    zero, rows, code = ZeroFields(), Rows(), 0
+    zero, rows, code = ZeroFields(_initial_path(request, planned)), Rows(), 0
     total = sum(n_steps(one.source, rulebook, ZeroFields()) for one in planned[:1]) + sum(
         len(task.cases) for one in planned[1:] for task in one.source.attempted
     )
     workers = request.workers or workers_that_fit()
-    with Pool(workers) as pool, Counter("evaluating", total) as counter:
+    with Pool(workers, _say_compiling) as pool, Counter("evaluating", total) as counter:
         for one in planned:
             journal = cases_path(one.result)
             try:
@@ -101,6 +101,11 @@ def evaluate_all(request: Request, *, as_json: bool, verbose: bool) -> int:
     else:
         show_tables(rows)
     return code
+
+
+def _say_compiling() -> None:
+    text = "  compiling the metrics for this machine: 10 s or so, once; later commands find it done"
+    console.tell(text, to_stderr=True)
 
 
 def _rules(request: Request) -> tuple[Rulebook, tuple[TaskCases, ...]]:
@@ -169,6 +174,13 @@ def _result_path(request: Request, path: Path, label: str) -> Path:
     if several:
         return output / f"{label}.json"
     return output / _ONE_RESULT if output.is_dir() else output
+
+
+def _initial_path(request: Request, planned: Sequence[_Planned]) -> Path:
+    """The zero field's results are the same for all: of runs kept beside them, else beside the
+    results."""
+    is_run = request.output is None and find_run(request.paths[0], request.runs) is not None
+    return initial_cases_path(request.runs if is_run else planned[0].result.parent)
 
 
 def _exit_code(record: EvaluationRecord) -> int:

@@ -103,7 +103,9 @@ def _execute(
         spec = _run_spec(plan, engine, run_dir, cpuset=cpus_left(engine, probe))
         watch = MachineWatch()  # after the probe, whose work is ours
         tell = _Announcer(on_progress)
-        supervisor = Supervisor(plan, run_dir, probe, watch, tell.field_written)
+        supervisor = Supervisor(
+            plan, run_dir, probe, watch, tell.field_written, storage=engine.storage
+        )
         note = partial(_note_start, plan, engine, run_dir, spec, probe, cache, machine, repeat)
         ending = _run_to_its_end(engine, spec, supervisor, interrupts, on_progress, note)
         contamination = watch.finish()
@@ -295,6 +297,7 @@ def _run_to_its_end(
                 at_once = cut is not None and cut.reason in _AT_ONCE
                 state = execution.stop(0.0 if at_once else _STOP_GRACE_S)
             supervisor.finish(execution)
+        supervisor.gone()
     except EngineError as error:
         failure = str(error)
     except KeyboardInterrupt:  # while it was made, or once more while it was stopped

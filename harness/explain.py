@@ -15,6 +15,7 @@ from harness.challenge.quantity import format_bytes
 from harness.ending import Cut
 from harness.errors import Blame
 from harness.probe.trace import Event, Root
+from harness.store import RunStatus
 from harness.text import harmless_line
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ _TURN = {
     Blame.CONFIGURATION: "it is the organiser's turn: the harness was told something wrong",
     Blame.MACHINE: "it is the organiser's turn: nothing speaks against the submission",
 }
+_RUN_AGAIN = "run it again: nothing speaks against the submission"
 _CUTS = {
     Cut.TIMED_OUT: "its deadline was reached",
     Cut.PAIR_TIMED_OUT: "one pair took too long",
@@ -81,7 +83,7 @@ def explain(record: RunRecord, seen: Salvaged | None = None) -> Explanation:
     """``seen``: the run's trace, for the moments that the record does not hold."""
     return Explanation(
         headline=f"{record.status.replace('_', ' ')}: {_shown(record.reason)}",
-        turn=_TURN[record.blame],
+        turn=_RUN_AGAIN if record.status is RunStatus.INTERRUPTED else _TURN[record.blame],
         timeline=tuple(_timeline(record, seen)),
         evidence=tuple(_evidence(record)),
         advice=advise(record, _last_touched(record, seen)),
@@ -250,12 +252,21 @@ def _measured(record: RunRecord, ending: EndingRecord) -> Iterator[Figure]:
         yield _size("written elsewhere", ending.scratch_bytes, limits.scratch_bytes)
     if ending.printed_bytes is not None:
         yield _size("printed", ending.printed_bytes, limits.log_bytes)
-    if ending.lowest_free_bytes is not None:
-        yield Figure(name="free disk, lowest", found=format_bytes(ending.lowest_free_bytes))
+    yield from _free_space(ending)
     if ending.engine_failure is not None:
         yield Figure(name="engine", found=_shown(ending.engine_failure))
     if ending.isolation is not None and ending.isolation.runtime is not None:
         yield Figure(name="runtime", found=_shown(ending.isolation.runtime))
+
+
+def _free_space(ending: EndingRecord) -> Iterator[Figure]:
+    for name, found_bytes in (
+        ("free disk, lowest", ending.lowest_free_bytes),
+        ("free disk of the engine, lowest", ending.engine_lowest_free_bytes),
+        ("free again with its container", ending.reclaimed_bytes),
+    ):
+        if found_bytes is not None:
+            yield Figure(name=name, found=format_bytes(found_bytes))
 
 
 def _size(name: str, found: int, limit: int) -> Figure:

@@ -61,5 +61,9 @@ class Interrupts:
             self._is_pending = True
             _log.warning("the run is being stored; interrupt once more to leave it unfinished")
             return
+        if self._is_closing:
+            _log.warning("cut short; `harness recover` finishes a run that has no record")
+        else:
+            _log.info("ending the submission; what it has finished is kept")
         self._is_closing = True
         raise KeyboardInterrupt

@@ -16,12 +16,16 @@ T = TypeVar("T")
 
 class PacedLook(Generic[T]):
     """Calls ``look`` in a thread of its own, at most every ``every_s``, and so seldom that it takes
-    no more than ``share`` of one CPU, however long it takes."""
+    no more than ``share`` of one CPU, unless that meant to wait for more than ``pause_s`` after a
+    look: one that takes t seconds takes t / (t + pause_s) of a CPU at most."""
 
-    def __init__(self, look: Callable[[], T], *, every_s: float, share: float) -> None:
+    def __init__(
+        self, look: Callable[[], T], *, every_s: float, share: float, pause_s: float
+    ) -> None:
         self._look = look
         self._every_s = every_s
         self._share = share
+        self._pause_s = pause_s
         self._next_s = time.monotonic()
         self._thread: threading.Thread | None = None
         self._found: list[T] = []
@@ -36,6 +40,10 @@ class PacedLook(Generic[T]):
             self._thread = threading.Thread(target=self._take, name="harness-look", daemon=True)
             self._thread.start()
         return self._pop()
+
+    def hurry(self) -> None:
+        """The next look is due, now or as soon as that which is under way has ended."""
+        self._next_s = 0.0
 
     def finish(self) -> T | None:
         """Wait for a look that is under way, a few seconds at most."""
@@ -57,5 +65,7 @@ class PacedLook(Generic[T]):
             self._failure = error
         else:
             self._found.append(found)
-        took_s = time.monotonic() - started_s
-        self._next_s = started_s + max(self._every_s, took_s / self._share)
+        ended_s = time.monotonic()
+        took_s = ended_s - started_s
+        pause_s = min(took_s / self._share - took_s, self._pause_s)
+        self._next_s = max(started_s + self._every_s, ended_s + pause_s)

@@ -410,6 +410,11 @@ def cases_path(result: Path) -> Path:
     return result.with_name(result.name.removesuffix(".json") + ".cases.jsonl")
 
 
+def initial_cases_path(folder: Path) -> Path:
+    """The journal of the zero field, which all results in a folder (or runs below it) share."""
+    return folder / "initial.cases.jsonl"
+
+
 def write_result(path: Path, record: BaseModel) -> None:
     """All of it or nothing. Raises OutputError where it cannot be written."""
     try:

@@ -5,7 +5,9 @@ like the machine's, nor the other way round. How the cases are told apart, in th
 
 ended by the harness  the first recorded reason, whatever the exit code, the engine or the fields
                       say later: they may be its consequence. A full disk is the machine's as long
-                      as the submission kept its limits, which are looked at first.
+                      as the submission kept its limits, which are looked at first, and unless more
+                      than its limit was free again as soon as its container was gone: it had hidden
+                      that from every look.
 did not start         what the engine refused because of the image (a program that is missing or
                       foreign, a user that is unknown) has an exit code, 126 or 127, and is the
                       submission's; every other failure of the engine is the machine's.
@@ -105,6 +107,8 @@ def _cut_short(cut: CutRecord, evidence: Evidence) -> Verdict:
     if uncollected := evidence.count(FieldState.UNCOLLECTED):
         warnings.append(_uncollected(uncollected))
     status, blame = _status(cut.reason)
+    if evidence.ending.filled_the_disk(evidence.limits.scratch_bytes):
+        status, blame = RunStatus.OUTPUT_LIMIT, Blame.SUBMISSION
     reason = f"ended {_why(cut, evidence)}"
     return Verdict(status=status, reason=reason, blame=blame, warnings=tuple(warnings))
 
@@ -253,12 +257,28 @@ def _machine(reason: str) -> Verdict:
 def _disk(evidence: Evidence) -> str:
     """What happened to the disk, and how much of it was the submission's doing."""
     ending = evidence.ending
-    free = "no" if ending.lowest_free_bytes is None else format_bytes(ending.lowest_free_bytes)
-    text = f"the machine's disk is full: {free} left for the run directory"
+    engine_s = ending.engine_disk_was_full and not ending.run_disk_was_full
+    left_bytes = ending.engine_lowest_free_bytes if engine_s else ending.lowest_free_bytes
+    free = "no" if left_bytes is None else format_bytes(left_bytes)
+    where = "the engine's containers" if engine_s else "the run directory"
+    text = f"the machine's disk is full: {free} left for {where}"
+    if ending.filled_the_disk(evidence.limits.scratch_bytes):
+        return f"{text}; {_filled_by_it(evidence)}"
     if ending.output_bytes is None:
         return text
     wrote_bytes = ending.output_bytes + (ending.scratch_bytes or 0)
     return f"{text}; {format_bytes(wrote_bytes)} were the submission's, within its limits"
+
+
+def _filled_by_it(evidence: Evidence) -> str:
+    ending, most = evidence.ending, format_bytes(evidence.limits.scratch_bytes)
+    scratch_bytes = ending.scratch_bytes or 0
+    if scratch_bytes > evidence.limits.scratch_bytes:
+        return f"it had written {format_bytes(scratch_bytes)} outside of its output folder ({most})"
+    return (
+        f"{format_bytes(ending.hidden_bytes)} that it had hidden from every look were free again "
+        f"when its container was gone; outside of its output folder it may write {most}"
+    )
 
 
 def _machine_out_of_memory(evidence: Evidence) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from harness.doctor.finding import Finding, failure, ok, warning
+from harness.errors import EngineMissing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from harness.errors import EngineError
 
 SUBJECT = "container engine"
 _CONTROLS = {
@@ -22,12 +25,16 @@ _ENABLE_MEMORY = (
 _RESTART = "sudo systemctl restart docker"
 
 
-def absent(error: Exception) -> Finding:
+def absent(error: EngineError, *, is_installed: bool) -> Finding:
+    """``is_installed``: is a program of an engine's here?"""
+    until_then = "until then `harness run` uses the process engine, without isolation"
+    if not isinstance(error, EngineMissing):
+        return warning(SUBJECT, str(error), until_then)
     return warning(
         SUBJECT,
-        str(error),
-        "without one, runs have no isolation: `harness run` uses the process engine",
-        "sudo apt-get install -y docker.io",
+        "installed, and it does not answer" if is_installed else "none is installed",
+        until_then,
+        "sudo systemctl start docker" if is_installed else "sudo apt-get install -y docker.io",
     )
 
 

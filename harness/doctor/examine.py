@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,7 +45,8 @@ def examine(asked: Examination) -> Iterator[Finding]:
         try:
             engine = DockerEngine.connect()
         except EngineError as error:
-            yield engines.absent(error)
+            is_installed = any(map(shutil.which, ("dockerd", "docker", "podman")))
+            yield engines.absent(error, is_installed=is_installed)
             return
         connected.append(engine)
         yield from engines.judge_engine(engine.facts, engine.api_version)

@@ -16,7 +16,7 @@ from harness.doctor.evidence import (
     judge_memory_trial,
     judge_processes_trial,
 )
-from harness.doctor.finding import Finding, warning
+from harness.doctor.finding import Finding, failure, warning
 from harness.engine.base import BindMount, RunSpec
 from harness.errors import EngineError, ImageMissing
 
@@ -51,10 +51,16 @@ def trial_image(engine: DockerEngine, named: str | None, usual: tuple[str, ...])
 
 
 def no_image(named: str | None, usual: tuple[str, ...]) -> Finding:
-    what = named or " nor ".join(usual)
+    if named:
+        return failure(
+            "container limits",
+            f"not tried: there is no image {named}",
+            "name one that is here (it needs a shell)",
+            "docker image ls",
+        )
     return warning(
         "container limits",
-        f"not tried: there is no image {what}",
+        f"not tried: there is no image {' nor '.join(usual)}",
         "make one, or name any that is here with --image (it needs a shell)",
         "make base-image",
     )

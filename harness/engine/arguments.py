@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from harness.engine.base import BindMount, RunSpec
 
 RUN_LABEL = LABEL_PREFIX + "run"
+HELPER_LABEL = LABEL_PREFIX + "helper"
 NAME_PREFIX = "l2r-"
 TEMPORARY = "/tmp"
 # Above what any program of a desktop or a service asks for: where the machine itself runs out of

@@ -159,7 +159,10 @@ class Execution(Protocol):
 
     def scratch(self) -> ScratchUse | None:
         """What it wrote outside of its output folder; may take seconds. None when it cannot be
-        told, or has ended."""
+        told. Of one that has ended, what has a name and is there until it is removed."""
+
+    def is_alone(self) -> bool:
+        """Is it certain that no other submission runs on this engine?"""
 
 
 class Helper(Protocol):
@@ -193,6 +196,11 @@ class EngineInfo:
 class Engine(Protocol):
     @property
     def info(self) -> EngineInfo: ...
+
+    @property
+    def storage(self) -> Path | None:
+        """The folder that holds images and what containers write; None when there is none, or not
+        on this machine."""
 
     def cpus(self) -> tuple[int, ...]:
         """Numbers of the CPUs that a run can have."""

@@ -183,6 +183,9 @@ class ChildExecution:
         deleted = deleted_bytes(process.pid for process in self._tree.members())
         return ScratchUse(used_bytes=written + (deleted or 0), deleted_bytes=deleted)
 
+    def is_alone(self) -> bool:
+        return False  # nobody knows who else runs one
+
     def _end(self, *, grace_s: float = 0.0, broken: _BrokenLimit | None = None) -> ExitState:
         """End what is left of the run and say how it ended.
 

@@ -23,7 +23,9 @@ import docker.errors
 
 from harness.engine.api import API_FAILURES, engine_errors, reason
 from harness.engine.arguments import (
+    HELPER_LABEL,
     OPEN_FILES,
+    RUN_LABEL,
     check_sources,
     container_arguments,
     unique_name,
@@ -241,13 +243,27 @@ class ContainerExecution:
         return dataclasses.replace(self._usage, printed_bytes=printed_bytes)
 
     def scratch(self) -> ScratchUse | None:
-        if self._waiter is None or self._waiter.ended_within(0.0):
+        if self._waiter is None:
             return None
         written = self._written_bytes()
         if written is None:
             return None
         deleted = None if self._group is None else deleted_bytes(self._group.threads())
         return ScratchUse(used_bytes=written + (deleted or 0), deleted_bytes=deleted)
+
+    def is_alone(self) -> bool:
+        doing = "looking for other submissions"
+        try:
+            running = within(
+                _ASK_S,
+                doing,
+                lambda: self._client.api.containers(filters={"label": RUN_LABEL}),
+            )
+        except (*API_FAILURES, EngineError) as error:
+            _log.debug("%s: %s", doing, reason(error))
+            return False
+        submissions = [found for found in running if HELPER_LABEL not in found["Labels"]]
+        return all(found["Labels"][RUN_LABEL] == self._spec.name for found in submissions)
 
     def _written_bytes(self) -> int | None:
         """In the container's layer, its volumes and the files that the engine keeps for it

@@ -132,7 +132,10 @@ class DockerEngine:
             except docker.errors.APIError as error:
                 if not _is_no_reference(error):
                     raise
-                raise _missing(reference, reason(error)) from error
+                raise ImageMissing(
+                    f"no image {reference}: {reason(error)}; a name has small letters, digits and "
+                    "._-/ in it, and a tag after a colon; `docker image ls` lists those here"
+                ) from error
         return Image(id=str(image.id), reference=reference)
 
     @property
@@ -148,7 +151,7 @@ class DockerEngine:
 
     @property
     def storage(self) -> Path | None:
-        """The folder that holds the images, None when it is not on this machine."""
+        """See :class:`harness.engine.base.Engine`."""
         folder = Path(str(self._facts.get("DockerRootDir") or "/nowhere"))
         here = kernel.told_by(self._facts) is True
         return folder if here and folder.is_absolute() and folder.is_dir() else None

@@ -18,7 +18,7 @@ import docker.errors
 from docker.types import LogConfig, Ulimit
 
 from harness.engine.api import API_FAILURES, engine_errors, reason
-from harness.engine.arguments import NAME_PREFIX, RUN_LABEL, bind
+from harness.engine.arguments import HELPER_LABEL, NAME_PREFIX, RUN_LABEL, bind
 from harness.engine.container import remove_container
 from harness.engine.deadline import Request, within
 from harness.engine.owner import OWNER_LABEL, Owner
@@ -86,7 +86,7 @@ def helper_arguments(spec: HelperSpec, *, name: str, owner: Owner) -> dict[str, 
         "command": [],
         "name": name,
         "user": f"{os.getuid()}:{os.getgid()}",
-        "labels": {OWNER_LABEL: owner.text, RUN_LABEL: spec.name},
+        "labels": {OWNER_LABEL: owner.text, RUN_LABEL: spec.name, HELPER_LABEL: ""},
         "mounts": [bind(mount) for mount in spec.mounts],
         "network_mode": "none",
         "ipc_mode": "private",

@@ -56,6 +56,10 @@ class ProcessEngine:
     def cpus(self) -> tuple[int, ...]:
         return tuple(sorted(os.sched_getaffinity(0)))
 
+    @property
+    def storage(self) -> Path | None:
+        return None
+
     def build(
         self,
         folder: Path,

@@ -149,9 +149,8 @@ def _mask(rules: TaskRules, case: Case, warnings: list[str]) -> NDArray[np.bool_
 
 
 def _jacobian(found: JacobianMetrics) -> JacobianScore:
-    folded = round(found.folded_percent * found.voxels / 100) if found.voxels else 0
     return JacobianScore(
-        folded_voxels=folded,
+        folded_voxels=found.folded_voxels,
         folded_percent=found.folded_percent,
         minimum=found.minimum,
         p01=found.p01,

@@ -31,7 +31,8 @@ class JacobianMetrics:
 
     ``voxels``: how many those are. If none, or if one's determinant is NaN, all others are NaN.
     ``sdlogj``: population standard deviation of log(clip(det + 3, 1e-9, 1e9)).
-    ``folded_percent``: share of voxels, in percent, where det <= 0, which ``sdlogj`` hides.
+    ``folded_voxels``, ``folded_percent``: how many voxels have det <= 0, which ``sdlogj`` hides,
+    and their share in percent; of no voxels, or with a NaN, 0 and NaN.
     ``minimum``, ``p01``, ``p99``, ``maximum``: of det; percentiles interpolate linearly, between
     determinants rounded to float32.
     ``ndv_vox``, ``ndv_percent``: non-diffeomorphic volume in voxels, and as a share of the voxels
@@ -39,6 +40,7 @@ class JacobianMetrics:
     """
 
     sdlogj: float
+    folded_voxels: int
     folded_percent: float
     minimum: float
     p01: float
@@ -88,6 +90,7 @@ def jacobian_metrics(
     if not n or math.isnan(total):
         return JacobianMetrics(
             sdlogj=NAN,
+            folded_voxels=0,
             folded_percent=NAN,
             minimum=NAN,
             p01=NAN,
@@ -100,6 +103,7 @@ def jacobian_metrics(
     p01, p99 = _percentiles(kept[:n])
     return JacobianMetrics(
         sdlogj=math.sqrt(max(squares / n - (total / n) ** 2, 0.0)),
+        folded_voxels=int(folded),
         folded_percent=100 * folded / n,
         minimum=minimum,
         p01=p01,

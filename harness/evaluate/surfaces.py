@@ -137,7 +137,7 @@ def _squares(
 ) -> NDArray[np.int32]:
     """Squared distance of each place to the nearest of the others."""
     squares = np.full(len(places), -1, np.int32)
-    some = places[:: max(len(places) // _SAMPLED, 1)]
+    some = np.ascontiguousarray(places[:: max(len(places) // _SAMPLED, 1)])
     n_far = search_near(some, others, space.shift, *space.tables, squares[: len(some)])
     if 2 * n_far > len(some):  # a field that is grossly wrong: looking around would be in vain
         squares[:] = -1

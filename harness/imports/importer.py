@@ -300,7 +300,10 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        raise ImageMissing(f"{path}: expected the file of an image, found none") from error
+        raise ImageMissing(
+            f"{path}: expected the file of an image, as `docker save IMAGE -o FILE` makes it, "
+            "found none; `harness run NAME` runs an image that is here already"
+        ) from error
     except OSError as error:
         raise ImageMissing(f"{path}: cannot be read ({error.strerror})") from error
     try:

@@ -50,7 +50,7 @@ def drop_privileges(
     try:
         uid, gid = _wanted_user(output_dir, int(environment[UID_VARIABLE]), task_names)
     except PermissionError:
-        return _staying("the capabilities to change it were dropped")
+        return _staying("its container may not change the user")
     except OSError as error:
         return _staying(f"{error.filename or output_dir}: {error.strerror}")
     match _try_out(uid, gid, _writable(output_dir, task_names), data_dir):
@@ -59,13 +59,13 @@ def drop_privileges(
             os.environ["HOME"] = "/tmp"
             return f"running as user {uid}:{gid}, to whom the fields will belong"
         case 1:
-            return _staying("the capabilities to change it were dropped")
+            return _staying("its container may not change the user")
         case _:
             return _staying(f"user {uid} could not read the data or write the output")
 
 
 def _staying(why: str) -> str:
-    return f"running as root, which stays: {why}"
+    return f"running as root: {why}"
 
 
 def _is_host_root() -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.challenge.model import FieldFormat, Layout
+from harness.evaluate.kernels.surface import search_far
 from harness.evaluate.metrics import (
     FieldVolumes,
     jacobian_metrics,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _GRID = (12, 10, 14)
 _HALF = (6, 5, 7)
+_MANY = 500  # elements whose distances are too many to be computed one by one
 
 
 def compile_all() -> None:
@@ -38,6 +40,8 @@ def compile_all() -> None:
             jacobian_metrics(field, where)
             jacobian_metrics(field, where, extras=True)
         landmark_errors(field, points, points + 1, (1.0, 1.0, 1.0))
+    places = np.arange(_MANY, dtype=np.int32)
+    search_far(places, places[::-1].copy(), 4, 8, np.full(_MANY, -1, np.int32))
 
 
 def _fields(numbers: np.random.Generator) -> Iterator[FieldVolumes]:

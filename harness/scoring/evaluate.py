@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness import __version__
 from harness.errors import DataError
 from harness.evaluate.aggregate import task_metrics
-from harness.evaluate.record import CaseRecord, CaseState, EvaluationRecord
+from harness.evaluate.record import CaseState, EvaluationRecord
 from harness.evaluate.truth import truth_problems
 from harness.scoring.job import Job
-from harness.scoring.journal import open_journal
+from harness.scoring.journal import SharedJournal, open_journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from harness.evaluate.record import CaseRecord
     from harness.evaluate.rules import Case, TaskCases
     from harness.scoring.job import Outcome
     from harness.scoring.journal import Journal, Place
@@ -46,16 +47,27 @@ class Evaluated:
     reused: int
 
 
-@dataclass(kw_only=True)
 class ZeroFields:
-    """Results of the zero field, which all submissions share: computed once a command."""
+    """Results of the zero field, which all submissions share: computed once a command, and once for
+    all commands that are given the same ``journal`` (:func:`harness.store.initial_cases_path`)."""
 
-    records: dict[tuple[str, str], CaseRecord] = field(default_factory=dict)
+    def __init__(self, journal: Path | None = None) -> None:
+        self.records: dict[tuple[str, str], CaseRecord] = {}
+        self._journal = SharedJournal(journal)
 
     def of(self, task: TaskCases) -> dict[str, CaseRecord]:
         name = task.rules.name
         found = ((case.key, self.records.get((name, case.key))) for case in task.cases)
         return {key: record for key, record in found if record is not None}
+
+    def known(self, task: str, key: str) -> CaseRecord | None:
+        """What an earlier command found, of this truth or of another."""
+        return self._journal.known.get((task, True, key))
+
+    def add(self, task: str, outcome: Outcome) -> None:
+        self.records[task, outcome.record.key] = outcome.record
+        if _is_new(outcome):
+            self._journal.add(task, outcome.record, zero=True)
 
 
 def check_truth(tasks: Iterable[TaskCases]) -> None:
@@ -89,10 +101,11 @@ def evaluate_source(
         exit_code = computed = reused = 0
         jobs = list(_jobs(source, rulebook, journal, zero))
         for job, outcome in pool.run(jobs):
-            _keep(job, outcome, journal)
             if job.field is None:
-                zero.records[job.rules.name, job.case.key] = outcome.record
+                zero.add(job.rules.name, outcome)
             else:
+                if _is_new(outcome):
+                    journal.add(job.rules.name, outcome.record, zero=False)
                 found[job.rules.name, False, job.case.key] = outcome.record
             exit_code = exit_code or outcome.exit_code
             computed, reused = computed + (not outcome.reused), reused + outcome.reused
@@ -125,7 +138,9 @@ def _jobs(source: Source, rulebook: Rulebook, journal: Journal, zero: ZeroFields
                 case=case,
                 field=place,
                 extras=rulebook.extras and place is not None,
-                known=journal.known.get((name, place is None, case.key)),
+                known=zero.known(name, case.key)
+                if place is None
+                else journal.known.get((name, False, case.key)),
             )
 
 
@@ -133,10 +148,9 @@ def _wants_zero(rulebook: Rulebook, zero: ZeroFields, task: str, case: Case) -> 
     return rulebook.initial and (task, case.key) not in zero.records
 
 
-def _keep(job: Job, outcome: Outcome, journal: Journal) -> None:
-    if outcome.reused or outcome.record.state is CaseState.NOT_EVALUATED:
-        return  # it is there already; what failed for want of truth or memory is tried again
-    journal.add(job.rules.name, outcome.record, zero=job.field is None)
+def _is_new(outcome: Outcome) -> bool:
+    """Is it to be kept? What failed for want of truth or memory is tried again."""
+    return not outcome.reused and outcome.record.state is not CaseState.NOT_EVALUATED
 
 
 def _record(

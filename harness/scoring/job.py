@@ -50,3 +50,8 @@ class Outcome:
     record: CaseRecord
     exit_code: int = 0
     reused: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compiling:
+    """What a worker says before it compiles the metrics for this machine, which happens once."""

@@ -66,6 +66,40 @@ def open_journal(path: Path) -> Iterator[Journal]:
         yield Journal(file, known)
 
 
+class SharedJournal:
+    """One that several commands may add to at once, each of them opening it for a line at a time.
+
+    ``known``: what was in it when it was first looked at, the latest of each place. Without a path
+    there is none, and nothing is kept.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self.known: dict[Place, CaseRecord] = {}
+        if path is not None and path.exists():
+            with self._open(path) as file:
+                self.known = {line.place: line.case for line in _lines(file)}
+
+    def add(self, task: str, case: CaseRecord, *, zero: bool) -> None:
+        """Raises OutputError where it cannot be written."""
+        if self._path is None:
+            return
+        line = JournalLine(task=task, zero=zero, case=case)
+        with self._open(self._path) as file:
+            file.write(line.model_dump_json() + "\n")
+
+    @staticmethod
+    @contextmanager
+    def _open(path: Path) -> Iterator[TextIO]:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a+", encoding="utf-8") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # held while a line is written, or all are read
+                yield file
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
+
+
 def _lines(file: TextIO) -> Iterator[JournalLine]:
     file.seek(0)
     text = ""

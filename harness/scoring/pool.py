@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from harness.errors import MachineError
 from harness.evaluate.record import CaseRecord, CaseState
-from harness.scoring.job import Outcome
+from harness.scoring.job import Compiling, Outcome
 from harness.scoring.worker import work
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
     from types import TracebackType
@@ -45,10 +45,14 @@ class _Worker:
 
 
 class Pool:
-    """``workers`` processes at most, started as there is work for them, kept until the end."""
+    """``workers`` processes at most, started as there is work for them, kept until the end.
 
-    def __init__(self, workers: int) -> None:
+    ``on_compilation`` is called once, when the first of them has code to compile.
+    """
+
+    def __init__(self, workers: int, on_compilation: Callable[[], None] = lambda: None) -> None:
         self._limit = workers
+        self._on_compilation: Callable[[], None] | None = on_compilation
         self._workers: list[_Worker] = []
         # Not fork: what this process has loaded and locked is not copied into the workers.
         self._context = multiprocessing.get_context("spawn")
@@ -106,16 +110,22 @@ class Pool:
             for ready in wait(list(busy)) if busy else ():
                 worker = next(one for one in busy.values() if one.connection is ready)
                 job, outcome = worker.job, self._receive(worker)
-                if job is not None:
+                if job is not None and outcome is not None:
                     yield job, outcome
 
-    def _receive(self, worker: _Worker) -> Outcome | str:
+    def _receive(self, worker: _Worker) -> Outcome | str | None:
+        """None where it goes on with its job."""
         try:
-            outcome: Outcome = worker.connection.recv()
+            answer: Outcome | Compiling = worker.connection.recv()
         except (EOFError, ConnectionResetError):
             return self._bury(worker)
+        if isinstance(answer, Compiling):
+            tell, self._on_compilation = self._on_compilation, None
+            if tell is not None:
+                tell()
+            return None
         worker.job = None
-        return outcome
+        return answer
 
     def _idle(self, limit: int) -> _Worker | None:
         """A worker without a job, a new one where there may be one more; None if all are busy."""

@@ -19,6 +19,7 @@ from harness.evaluate.truth import read_spacing_mm
 from harness.scoring.job import Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
@@ -31,9 +32,13 @@ _logger = logging.getLogger(__name__)
 
 
 class Scorer:
-    """Scores one job after the other. Keeps the last source open, and digests of truth files."""
+    """Scores one job after the other. Keeps the last source open, and digests of truth files.
 
-    def __init__(self) -> None:
+    ``on_compilation`` is called before the first job that needs code compiled that is not on disk.
+    """
+
+    def __init__(self, on_compilation: Callable[[], None] = lambda: None) -> None:
+        self._on_compilation = on_compilation
         self._stack = ExitStack()
         self._open: tuple[_Identity, FieldSource] | None = None
         self._digests: dict[_Identity, str] = {}
@@ -75,14 +80,16 @@ class Scorer:
         # Here, as they bring Numba along: what is known already needs none of it.
         from harness.evaluate.case import score_case  # noqa: PLC0415
         from harness.evaluate.field_input import read_volumes  # noqa: PLC0415
+        from harness.evaluate.kernels.compiled import on_compilation  # noqa: PLC0415
 
-        try:
-            volumes = None
-            if path is not None and job.field is not None:
-                volumes = read_volumes(path, job.rules.spec_of(job.field.name), job.rules)
-        except FieldError as error:
-            return Outcome(record=_invalid(job, str(error)).model_copy(update=identity))
-        record = score_case(job.rules, job.case, volumes, extras=job.extras)
+        with on_compilation(self._on_compilation):
+            try:
+                volumes = None
+                if path is not None and job.field is not None:
+                    volumes = read_volumes(path, job.rules.spec_of(job.field.name), job.rules)
+            except FieldError as error:
+                return Outcome(record=_invalid(job, str(error)).model_copy(update=identity))
+            record = score_case(job.rules, job.case, volumes, extras=job.extras)
         name = None if job.field is None else str(job.field.name)
         return Outcome(record=record.model_copy(update={**identity, "field": name}))
 

@@ -20,9 +20,10 @@ def work(connection: Connection) -> None:
         os.environ[name] = "1"
     # After the number of threads is set.
     from harness.evaluate.memory import give_back_memory  # noqa: PLC0415
+    from harness.scoring.job import Compiling  # noqa: PLC0415
     from harness.scoring.score import Scorer  # noqa: PLC0415
 
-    with connection, Scorer() as scorer:
+    with connection, Scorer(on_compilation=lambda: connection.send(Compiling())) as scorer:
         while True:
             try:
                 job = connection.recv()

@@ -92,6 +92,14 @@ OUTSIDE = (
         program="fills_the_disk.sh",
         outside=True,
     ),
+    Fault(
+        name="hides_files",
+        what="fills that disk with files that are on their way through sockets, unseen",
+        status=RunStatus.OUTPUT_LIMIT,
+        reason="that it had hidden from every look were free again when its container was gone",
+        valid=1,
+        outside=True,
+    ),
 )
 
 GROUPS = {

@@ -214,6 +214,15 @@ MEMORY_AND_DISK = (
         limit_s=4.0,
     ),
     Fault(
+        name="slow_looks",
+        what="makes every look at its files slow, and fills the disk between two looks",
+        status=RunStatus.OUTPUT_LIMIT,
+        reason="ended because it wrote more than 400.0 MiB outside of its output folder",
+        valid=0,
+        limits={"scratch_bytes": 400 * MIB},
+        limit_s=10.0,
+    ),
+    Fault(
         name="many_files",
         what="writes a million small files",
         status=RunStatus.OUTPUT_LIMIT,

@@ -192,6 +192,14 @@ def test_disk_full(fault_image: MakeImage, folder: Path, small_disk: Path) -> No
         check_only_run("disk_full", small_disk, command)
 
 
+def test_hidden_files(fault_image: MakeImage, folder: Path, small_disk: Path) -> None:
+    """It is to blame for a disk that it filled unseen, not the machine."""
+    image = fault_image(fault("hides_files"))
+    options = ("--runs", str(small_disk), "--limit", "scratch_size=16MiB")
+    with Command(folder, image, *options) as command:
+        check_only_run("hides_files", small_disk, command)
+
+
 def test_engine_restarted(
     engine: DockerEngine,
     fault_image: MakeImage,

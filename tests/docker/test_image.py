@@ -165,7 +165,7 @@ class TestTheTwoLines:
         finally:
             task.chmod(0o755)
         assert done.returncode == 0, done.stdout
-        assert "running as root, which stays" in done.stdout
+        assert "running as root: its container may not change the user" in done.stdout
         assert (submission / FIELD).is_file()
 
     def test_a_user_who_was_named(self, checkout: Path, submission: Path) -> None:

@@ -61,6 +61,7 @@ def test_run_prints_plan_table_totals_and_places(team: Path) -> None:
         assert float(row[1]) > 0
         assert row[2] == "s"
         assert row[5] == "valid"
+    assert [line for line in lines if line != line.rstrip()] == []
     assert "2/2 fields, median runtime" in done.stdout
     assert "succeeded: all 4 fields" in done.stdout
     assert "submission/" in done.stdout
@@ -187,7 +188,11 @@ def test_old_fields_are_replaced_and_foreign_ones_kept(team: Path) -> None:
         (("--data", "nowhere"), errors.DataError.exit_code, "expected a folder, found none"),
         (("--challenge", "learn2reg1999"), errors.ChallengeError.exit_code, "learn2reg2021"),
         (("--engine", "docker"), errors.EngineUnreachable.exit_code, "DOCKER_HOST"),
-        (("some-image",), errors.ImageMissing.exit_code, "some-image"),
+        (("some-image",), errors.EngineUnreachable.exit_code, "no container engine answers"),
+        (("some-image", "--engine", "process"), errors.ImageMissing.exit_code, "some-image"),
+        (("gone.tar.gz",), errors.ImageMissing.exit_code, "docker save"),
+        (("./gone",), errors.ImageMissing.exit_code, "is the path right?"),
+        (("",), errors.ImageMissing.exit_code, "''"),
         (("--engine", "podman"), 2, "Invalid value"),
     ],
 )
@@ -260,6 +265,7 @@ def test_build_without_an_engine_is_no_error(team: Path) -> None:
     done = harness("build", cwd=team)
     assert done.returncode == 0
     assert "no container engine" in done.stderr
+    assert "no image was built" in done.stderr
     assert harness("build", "--engine", "docker", cwd=team).returncode == 32
 
 

@@ -42,6 +42,43 @@ def test_the_next_process_finds_what_was_compiled(tmp_path: Path) -> None:
     assert hits == [0, 1]
 
 
+_AT_ONCE = """
+import numpy as np
+from harness.evaluate.kernels.compiled import on_compilation
+from harness.evaluate.kernels.layout import transpose
+print("ready", flush=True)
+input()
+out = np.empty((4, 3, 2), np.uint8)
+told = []
+with on_compilation(lambda: told.append(True)):
+    transpose(np.arange(24, dtype=np.uint8).reshape(2, 3, 4), out)
+print(sum(transpose.stats.cache_misses.values()), len(told))
+"""
+
+
+def test_processes_that_want_the_same_at_once_compile_it_once(tmp_path: Path) -> None:
+    """And only the one that does is told."""
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", _AT_ONCE],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for process in both:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in both:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    answers = [process.communicate(timeout=60)[0].split() for process in both]
+    assert sorted(answers) == [["0", "0"], ["1", "1"]]
+
+
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.console import fail, show_ending
+from harness.console import LogLines, fail, show_ending
 from harness.probe.realtime import Precision
 from harness.store import RunDirectory, RunStatus
 from tests.unit.test_store import RECORD
@@ -34,3 +35,13 @@ def test_every_ending_can_be_shown(
 def test_what_a_message_repeats_is_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
     fail("a\x1b[2Jb [red]c[/] :skull:\n  - d\x9b31m")
     assert capsys.readouterr().err == "error: a\ufffd[2Jb [red]c[/] :skull:\n  - d\ufffd31m\n"
+
+
+def test_what_the_library_logs_reads_like_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.Logger("harness.test")
+    logger.addHandler(LogLines())
+    logger.warning("the log %s is incomplete", "a\x1b[2J")
+    logger.info("ending the submission")
+    assert capsys.readouterr().err == (
+        "warning: the log a\ufffd[2J is incomplete\nending the submission\n"
+    )

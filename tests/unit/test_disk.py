@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.disk import Fall, FreeSpace
 from harness.engine import handover
 from harness.engine.base import Image
 from harness.engine.disk import ENTRY_BYTES, deleted_bytes, tree_bytes
@@ -23,6 +24,66 @@ MIB = 2**20
 pytestmark = pytest.mark.skipif(
     shutil.which("find") is None or not Path("/proc/self/fd").exists(), reason="for Linux"
 )
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of 64 MiB in memory."""
+    if os.geteuid() != 0:
+        pytest.skip("a file system of its own needs root")
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+class TestFreeSpace:
+    def test_full_and_what_comes_back(self, small_disk: Path) -> None:
+        disk = FreeSpace(small_disk)
+        (small_disk / "others").write_bytes(bytes(20 * MIB))
+        disk.look()
+        assert not disk.is_full()
+        (small_disk / "hidden").write_bytes(bytes(40 * MIB))
+        assert disk.look() == 4 * MIB
+        assert disk.is_full()
+        assert disk.lowest_bytes == 4 * MIB < disk.floor_bytes
+        assert disk.came_back_bytes() == 0
+        (small_disk / "hidden").unlink()
+        assert disk.came_back_bytes() == 40 * MIB
+
+    def test_no_more_comes_back_than_was_lost(self, small_disk: Path) -> None:
+        (small_disk / "old").write_bytes(bytes(50 * MIB))
+        disk = FreeSpace(small_disk)
+        (small_disk / "new").write_bytes(bytes(10 * MIB))
+        disk.look()
+        for path in small_disk.iterdir():
+            path.unlink()
+        assert disk.came_back_bytes() == 10 * MIB
+
+    def test_a_disk_that_was_nearly_full_before(self, small_disk: Path) -> None:
+        (small_disk / "old").write_bytes(bytes(60 * MIB))
+        disk = FreeSpace(small_disk)
+        disk.look()
+        assert not disk.is_full()
+        (small_disk / "new").write_bytes(bytes(MIB))
+        disk.look()
+        assert disk.is_full()
+
+    def test_fall_since_a_mark(self, small_disk: Path) -> None:
+        disk = FreeSpace(small_disk)
+        fall = Fall((disk,))
+        (small_disk / "new").write_bytes(bytes(10 * MIB))
+        assert fall.fallen_bytes() == 0, "not looked at"
+        disk.look()
+        assert fall.fallen_bytes() == 10 * MIB
+        fall.mark()
+        assert fall.fallen_bytes() == 0
+        (small_disk / "new").unlink()
+        disk.look()
+        assert fall.fallen_bytes() == 0
 
 
 class TestTree:

@@ -12,7 +12,7 @@ import pytest
 
 from harness.doctor.clock import clock
 from harness.doctor.disk import disk, judge_disk
-from harness.doctor.engine import judge_engine
+from harness.doctor.engine import absent, judge_engine
 from harness.doctor.evidence import (
     LOOK,
     MEMORY_ASKED_BYTES,
@@ -24,7 +24,9 @@ from harness.doctor.evidence import (
 from harness.doctor.finding import Finding, Level, look, ok
 from harness.doctor.gpu import judge_gpu
 from harness.doctor.processors import governor, judge_load, judge_memory, load
+from harness.doctor.trials import no_image
 from harness.doctor.watching import inotify, open_files, realtime
+from harness.errors import EngineMissing, EngineUnreachable
 from harness.machine.gpu import GpuRecord
 from tests.tiny import tiny_challenge
 
@@ -383,3 +385,19 @@ class TestLooking:
         (found,) = look("thing", hangs, 0.2)
         assert time.monotonic() - start_s < 2
         assert "no answer" in found.found
+
+
+@pytest.mark.parametrize(("is_installed", "command"), [(True, "systemctl"), (False, "apt-get")])
+def test_engine_that_does_not_answer_is_started_or_installed(
+    is_installed: bool, command: str
+) -> None:
+    """apt-get was told to install the engine that was there and did not run."""
+    found = absent(EngineMissing("none"), is_installed=is_installed)
+    assert found.level is Level.WARNING
+    assert command in found.command
+    assert absent(EngineUnreachable("a group"), is_installed=is_installed).found == "a group"
+
+
+def test_image_that_was_named_and_is_not_here_is_a_failure() -> None:
+    assert no_image("nobody/nothing:1", ("usual",)).level is Level.FAILURE
+    assert no_image(None, ("usual",)).level is Level.WARNING

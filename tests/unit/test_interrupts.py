@@ -26,6 +26,21 @@ def test_the_first_is_obeyed_the_second_waits_the_third_is_obeyed() -> None:
             press(signal.SIGHUP)
 
 
+def test_each_is_answered_with_a_line_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    """The first and the third were obeyed without a word."""
+    caplog.set_level("INFO")
+    with Interrupts():
+        with pytest.raises(KeyboardInterrupt):
+            press()
+        press()
+        with pytest.raises(KeyboardInterrupt):
+            press()
+    first, second, third = caplog.messages
+    assert "ending the submission" in first
+    assert "interrupt once more" in second
+    assert "harness recover" in third
+
+
 def test_at_the_end_the_first_waits() -> None:
     with Interrupts() as interrupts:
         interrupts.closing()

@@ -289,7 +289,7 @@ def test_ndv_sees_what_central_differences_do_not() -> None:
     x = np.zeros(GRID)
     x[6, 5, 4] = 3.0
     found = jacobian_metrics(field_of(x, 0, 0), _only(6, 5, 4), extras=True)
-    assert (found.voxels, found.folded_percent) == (1, 0.0)
+    assert (found.voxels, found.folded_voxels, found.folded_percent) == (1, 0, 0.0)
     # Of the tetrahedra at the voxel, those with an edge ahead along x shrink by 3 and turn: four
     # of volume (1 - 3) / 6; the one with diagonals (1, 1, 0), (0, 1, 1), (1, 0, 1) has
     # det((-2, 1, 0), (-3, 1, 1), (-2, 0, 1)) = -1. Half of their volumes.

@@ -54,13 +54,16 @@ def team(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def evaluate(team: Path, pool: Pool, *, initial: bool = False, extras: bool = False) -> Evaluated:
+def evaluate(
+    team: Path, pool: Pool, *, initial: bool = False, extras: bool = False, journal: str = "cases"
+) -> Evaluated:
     rulebook, cases = cases_of_config(
         team / "config.json", team / "gt", extras=extras, initial=initial
     )
     source = look_at_source(team / "fields", (cases,), team / "runs", all_tasks=True)
     check_truth(source.attempted)
-    return evaluate_source(source, rulebook, team / "cases.jsonl", pool=pool, zero=ZeroFields())
+    zero = ZeroFields(team / "initial.jsonl")
+    return evaluate_source(source, rulebook, team / f"{journal}.jsonl", pool=pool, zero=zero)
 
 
 def states(record: EvaluationRecord) -> list[CaseState]:
@@ -194,6 +197,28 @@ class TestJournal:
         assert (first.computed, first.reused) == (4, 0)
         assert (second.computed, second.reused) == (0, 4)
         assert second.record.tasks == first.record.tasks
+
+    def test_the_zero_field_is_the_same_for_all(self, team: Path, pool: Pool) -> None:
+        """Another team's results are begun anew, and those of the zero field are known."""
+        first = evaluate(team, pool, initial=True, journal="a")
+        second = evaluate(team, pool, initial=True, journal="b")
+        assert (second.computed, second.reused) == (2, 2)
+        assert second.record.tasks == first.record.tasks
+        write_labels(team / "gt/labelsTs/X_0002_0001.nii.gz", shift=3)
+        third = evaluate(team, pool, initial=True, journal="c")
+        assert (third.computed, third.reused) == (3, 1)
+
+    def test_commands_that_add_to_it_at_once(self, team: Path, pool: Pool) -> None:
+        """After a line that one of them, killed, has not finished."""
+        path = team / "initial.jsonl"
+        path.write_text('{"task": "Ti')
+        both = ZeroFields(path), ZeroFields(path)
+        _, cases = cases_of_config(team / "config.json", team / "gt", extras=False, initial=True)
+        jobs = [Job(rules=cases.rules, case=case, field=None) for case in cases.cases]
+        for zero, (_, outcome) in zip(both, pool.run(jobs), strict=True):
+            zero.add("Tiny", outcome)
+        again = ZeroFields(path)
+        assert all(again.known("Tiny", case.key) is not None for case in cases.cases)
 
     @pytest.mark.parametrize("what", ["field", "labels", "landmarks", "rules"])
     def test_what_changed_is_done_again(self, what: str, team: Path, pool: Pool) -> None:

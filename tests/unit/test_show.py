@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
+from harness.cli_run import where_fields_are
 from harness.errors import OutputError
 from harness.store import RunDirectory, RunStatus
 from tests.tiny import ZERO, write_challenge, write_data, write_method
 from tests.unit.test_store import RECORD
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def harness(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -38,12 +37,13 @@ def test_failed_run_points_at_its_explanation(tmp_path: Path) -> None:
     run = harness("run", "--engine", "process", "--challenge", "tiny.yaml", cwd=tmp_path)
     assert run.returncode == RunStatus.CRASHED.exit_code
     (path,) = (tmp_path / "runs/local").iterdir()
-    assert f"`harness show runs/local/{path.name}` explains this end" in run.stderr
+    assert f"`harness show runs/local/{path.name}` says why, and what to try" in run.stdout
     for name in ((), (path.name,), (path,)):
         done = harness("show", *name, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith("crashed: exit code 139")
         assert "it is the team's turn" in done.stdout
+        assert re.search(r", ended \d{4}-", done.stdout)
         assert "first image opened: task_01/img0001.nii.gz" in done.stdout
         assert "pair 1 of 4 finished: task_01/0001_0001" in done.stdout
         assert "faulthandler" in done.stdout
@@ -93,3 +93,19 @@ def test_run_that_never_started(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "never started its submission" in done.stdout
     assert harness("show", "--json", cwd=tmp_path).returncode == OutputError.exit_code
+
+
+@pytest.mark.parametrize(
+    ("status", "following"),
+    [
+        (RunStatus.SUCCEEDED, "`harness check --data x` says whether"),
+        (RunStatus.INTERRUPTED, "run it again"),
+        (RunStatus.REJECTED, "`harness show runs/local/1` says why"),
+    ],
+)
+def test_what_comes_next_follows_from_the_end(status: RunStatus, following: str) -> None:
+    """An interrupted run with a third of its fields led to the upload."""
+    record = RECORD.model_copy(update={"status": status})
+    text = where_fields_are(record, Path("submission"), " --data x", "runs/local/1")
+    assert f"  next    {following}" in text
+    assert ("harness pack" in text) is (status is RunStatus.SUCCEEDED)

@@ -223,6 +223,57 @@ TABLE = {
             "disk is full: 0 B left for the run directory; 4.0 MiB were the submission's",
         ),
     ),
+    "disk_full_of_hidden_files": (
+        evidence(
+            MISSING,
+            exit_code=137,
+            cut=cut(Cut.DISK_FULL),
+            output_bytes=3 << 20,
+            scratch_bytes=1 << 20,
+            reclaimed_bytes=(17 << 30) + (1 << 20),
+            **FULL,
+        ),
+        (
+            RunStatus.OUTPUT_LIMIT,
+            "0 B left for the run directory; 17.0 GiB that it had hidden from every look were free",
+        ),
+    ),
+    "disk_full_and_no_more_came_back_than_it_may_write": (
+        evidence(
+            MISSING,
+            exit_code=137,
+            cut=cut(Cut.DISK_FULL),
+            output_bytes=3 << 20,
+            scratch_bytes=2 << 30,
+            reclaimed_bytes=17 << 30,
+            **FULL,
+        ),
+        (RunStatus.INFRASTRUCTURE, "2.0 GiB were the submission's, within its limits"),
+    ),
+    "disk_full_of_what_was_seen_too_late": (
+        evidence(
+            MISSING,
+            exit_code=137,
+            cut=cut(Cut.DISK_FULL),
+            output_bytes=3 << 20,
+            scratch_bytes=17 << 30,
+            **FULL,
+        ),
+        (RunStatus.OUTPUT_LIMIT, "it had written 17.0 GiB outside of its output folder (16.0 GiB)"),
+    ),
+    "disk_of_the_engine_full": (
+        evidence(
+            MISSING,
+            exit_code=137,
+            cut=cut(Cut.DISK_FULL),
+            output_bytes=3 << 20,
+            lowest_free_bytes=9 << 30,
+            free_floor_bytes=1 << 20,
+            engine_lowest_free_bytes=1 << 10,
+            engine_free_floor_bytes=1 << 20,
+        ),
+        (RunStatus.INFRASTRUCTURE, "disk is full: 1.0 KiB left for the engine's containers"),
+    ),
     "disk_full_may_be_why_it_crashed": (
         evidence(MISSING, exit_code=1, **FULL),
         (RunStatus.INFRASTRUCTURE, "it ended with exit code 1, which may be why"),

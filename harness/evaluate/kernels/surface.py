@@ -47,7 +47,9 @@ def find_elements(
             for r in range(4):
                 a, b = i - 1 + (r >> 1), j - 1 + (r & 1)
                 if 0 <= a < na and 0 <= b < nb:
-                    rows[r, 1 : nc + 1] = indices[a, b]
+                    row = indices[a, b]
+                    for k in range(nc):  # a slice would take two seconds to compile
+                        rows[r, k + 1] = row[k]
                 else:
                     rows[r, :] = 0
             r0, r1, r2, r3 = rows[0], rows[1], rows[2], rows[3]
@@ -177,7 +179,6 @@ def search_near(
     return n_far
 
 
-@compiled
 def search_far(
     places: NDArray[np.int32],
     others: NDArray[np.int32],
@@ -192,76 +193,74 @@ def search_far(
     that hold others; planes of the second one that hold such elements; then only these elements. A
     step goes on only while it can make a distance smaller.
     """
-    within = (1 << shift) - 1
     far = np.flatnonzero(squares < 0)
     if far.size * others.size < _FEW:
         _compare_all(places, others, shift, wide, squares)
         return
-    low, high = _box(others, shift, wide)
-    far_low, far_high = _box(places[far], shift, wide)
-    a, b = high[0] - low[0] + 1, high[1] - low[1] + 1
-    start = min(low[2], far_low[2])
-    c = max(high[2], far_high[2]) - start + 1
-    row_of = _rows_of(others, shift, wide, low, a, b)
-    along = np.full((row_of.max() + 1, c), np.float32(_NEVER), np.float32)
-    for other in others:
-        row = row_of[((other >> shift) // wide) - low[0], ((other >> shift) % wide) - low[1]]
-        along[row, (other & within) - start] = 0.0
+    # What NumPy can do as well is not compiled: its functions take seconds to.
+    one, two, three = _positions(others, shift, wide)
+    far_one, far_two, far_three = _positions(places[far], shift, wide)
+    start = min(three.min(), far_three.min())
+    one_low, two_low = one.min(), two.min()
+    holds = np.zeros((one.max() - one_low + 1, two.max() - two_low + 1), np.bool_)
+    holds[one - one_low, two - two_low] = True
+    row_of = np.where(holds, np.cumsum(holds).reshape(holds.shape) - 1, -1).astype(np.int32)
+    n = max(three.max(), far_three.max()) - start + 1
+    along = np.full((np.count_nonzero(holds), n), _NEVER, np.float32)
+    along[row_of[one - one_low, two - two_low], three - start] = 0.0
+    order = np.argsort(far_two, kind="stable")
+    found = np.empty(far.size, np.int32)
+    _transform(
+        along,
+        row_of,
+        row_of.max(axis=1) >= 0,
+        (far_one - one_low)[order],
+        (far_two - two_low)[order],
+        (far_three - start)[order],
+        found,
+    )
+    squares[far[order]] = found
+
+
+def _positions(
+    places: NDArray[np.int32], shift: int, wide: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    """Along each axis."""
+    row = places >> shift
+    return row // wide, row % wide, places & ((1 << shift) - 1)
+
+
+@compiled
+def _transform(
+    along: NDArray[np.float32],
+    row_of: NDArray[np.int32],
+    known: NDArray[np.bool_],
+    one: NDArray[np.int32],
+    two: NDArray[np.int32],
+    three: NDArray[np.int32],
+    squares: NDArray[np.int32],
+) -> None:
+    """Squared distances at the positions (one, two, three), which are in the order of ``two``.
+
+    ``along``: the rows that hold elements, 0 there and ``_NEVER`` elsewhere. ``row_of`` (a, b):
+    which of those it is, -1 for none; ``known`` (a,): is there one?
+    """
+    a, c = row_of.shape[0], along.shape[1]
     for row in range(along.shape[0]):
         _spread_along(along[row])
-    known = np.zeros(a, np.bool_)
-    for i in range(a):
-        known[i] = row_of[i].max() >= 0
     across = np.empty((a, c), np.float32)
-    order = far[np.argsort((places[far] >> shift) % wide, kind="mergesort")]
     first = 0
-    while first < order.size:
-        j = (places[order[first]] >> shift) % wide
-        end = first
-        left, right = c, -1
-        while end < order.size and (places[order[end]] >> shift) % wide == j:
-            k = (places[order[end]] & within) - start
-            left, right = min(left, k), max(right, k)
+    while first < two.size:
+        end, left, right = first, c, -1
+        while end < two.size and two[end] == two[first]:
+            left, right = min(left, three[end]), max(right, three[end])
             end += 1
         for i in range(a):
             if known[i]:
-                _nearest_row(along, row_of[i], j - low[1], left, right + 1, across[i])
+                _nearest_row(along, row_of[i], two[first], left, right + 1, across[i])
         for m in range(first, end):
-            place = places[order[m]]
-            i, k = ((place >> shift) // wide) - low[0], (place & within) - start
-            squares[order[m]] = _nearest(across, known, i, k)
+            squares[m] = _nearest(across, known, one[m], three[m])
         first = end
-
-
-@compiled
-def _box(
-    places: NDArray[np.int32], shift: int, wide: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The smallest and the largest position along each axis."""
-    within = (1 << shift) - 1
-    low = np.full(3, _NEVER, np.int64)
-    high = np.full(3, -1, np.int64)
-    for place in places:
-        position = (((place >> shift) // wide), ((place >> shift) % wide), (place & within))
-        for axis in range(3):
-            low[axis] = min(low[axis], position[axis])
-            high[axis] = max(high[axis], position[axis])
-    return low, high
-
-
-@compiled
-def _rows_of(
-    places: NDArray[np.int32], shift: int, wide: int, low: NDArray[np.int64], a: int, b: int
-) -> NDArray[np.int32]:
-    """(a, b): numbers from 0 for the rows along the last axis that hold a place, -1 for others."""
-    numbers = np.full((a, b), np.int32(-1), np.int32)
-    n = 0
-    for place in places:
-        i, j = ((place >> shift) // wide) - low[0], ((place >> shift) % wide) - low[1]
-        if numbers[i, j] < 0:
-            numbers[i, j] = n
-            n += 1
-    return numbers
 
 
 @compiled
