@@ -14,7 +14,6 @@ import signal
 import sys
 import time
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from weakref import WeakKeyDictionary
@@ -40,8 +39,9 @@ from harness.engine.kernel import open_files_limit
 from harness.engine.links import check_links
 from harness.engine.log import CappedLog, LogPump
 from harness.engine.owner import Owner
+from harness.engine.removal import remove_container
 from harness.engine.second_start import starts_with
-from harness.errors import EngineError
+from harness.errors import BuildError, EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,8 +61,8 @@ _CREATE_S = 120.0
 _START_S = 60.0
 _ASK_S = 10.0
 _SIZE_S = 20.0
+_GONE = 404  # its image, removed by somebody
 _KILL_DEADLINE_S = 60.0  # from SIGKILL until the engine says it is gone; a GPU can take its time
-_REMOVE_DEADLINE_S = 30.0  # an engine that is being restarted answers again after seconds
 _HALF_MADE_DEADLINE_S = 5.0  # an engine whose create request was cut off finishes it regardless
 _UNTOLD_S = 30.0  # from the end of the last process until the engine must have told of it
 _GONE_S = 10.0  # from the engine's word that it has ended until its processes are gone
@@ -106,12 +106,33 @@ class ContainerExecution:
     def __enter__(self) -> Self:
         check_sources(self._spec.mounts)
         try:
-            self._create(f"creating the container of {self._spec.name}")
+            self._create_or_refuse(f"creating the container of {self._spec.name}")
             check_links(self._client, self._created(), self._spec)
         except BaseException:  # Ctrl-C as well
             self._clean_up(absent_for_s=self._half_made_s)
             raise
         return self
+
+    def _create_or_refuse(self, doing: str) -> None:
+        """Raises BuildError where no container can be made of this image, and of another one can,
+        as of one with a volume in a file."""
+        try:
+            self._create(doing)
+        except EngineError as error:
+            said = error.__cause__
+            if not isinstance(said, docker.errors.APIError) or said.status_code == _GONE:
+                raise
+            if not self._is_suspect():
+                raise
+        else:
+            return
+        try:
+            self._create(doing)  # a machine that was ill for a moment makes it now
+        except EngineError as error:
+            raise BuildError(
+                f"image {self._spec.image.reference}: the container engine cannot make a container "
+                f"of it, and can of another image: {error}"
+            ) from error
 
     def _create(self, doing: str) -> None:
         creation = Request(
@@ -194,9 +215,7 @@ class ContainerExecution:
     def _is_suspect(self) -> bool:
         """Would another image start, where this one did not?"""
         other = self._find_other()
-        self._suspected = other is not None and starts_with(
-            other, self._client, self._arguments, partial(remove_container, self._client)
-        )
+        self._suspected = other is not None and starts_with(other, self._client, self._arguments)
         return self._suspected
 
     def _drop_open_files(self) -> bool:
@@ -368,36 +387,3 @@ class ContainerExecution:
             self._kill_directly()
         if self._pump is not None:
             self._pump.finish(_LOG_DRAIN_S)
-
-
-def remove_container(client: DockerClient, name: str, *, absent_for_s: float = 0.0) -> bool:
-    """Remove a container and its volumes by force and see it gone; False when that failed.
-
-    Never raises for the engine's failures: it runs while other errors are on their way, and an
-    engine may be about to answer again. ``absent_for_s``: how long a container must stay away
-    before it counts as gone.
-    """
-    start_s = time.monotonic()
-    while True:
-        try:
-            within(
-                _ASK_S,
-                f"removing the container {name}",
-                lambda: client.api.remove_container(name, force=True, v=True),
-            )
-        except docker.errors.NotFound:
-            if time.monotonic() - start_s >= absent_for_s:
-                return True
-        except (*API_FAILURES, EngineError) as error:  # 409: its removal is under way
-            if time.monotonic() - start_s > _REMOVE_DEADLINE_S:
-                _log.warning(
-                    "the container %s could not be removed (%s); the next run does so, or "
-                    "`docker rm -f -v %s`",
-                    name,
-                    reason(error),
-                    name,
-                )
-                return False
-        else:
-            return True
-        time.sleep(_POLL_S)

@@ -20,7 +20,7 @@ from harness.engine.api import (
 from harness.engine.arguments import NAME_PREFIX, RUN_LABEL, check_image
 from harness.engine.base import EngineInfo, EngineName, HelperSpec, Image
 from harness.engine.connection import open_client
-from harness.engine.container import ContainerExecution, remove_container
+from harness.engine.container import ContainerExecution
 from harness.engine.deadline import within
 from harness.engine.helper import HelperContainer
 from harness.engine.image_build import (
@@ -33,6 +33,7 @@ from harness.engine.image_facts import ImageFacts, facts_of_inspected, platform_
 from harness.engine.image_load import SILENCE_S, Loaded, load_image
 from harness.engine.own_image import PUBLIC_BASE, own_name, write_context
 from harness.engine.owner import OWNER_LABEL, Owner
+from harness.engine.removal import remove_container
 from harness.engine.trial import TrialExecution
 from harness.errors import BaseImageUnavailable, BuildError, EngineError, ImageMissing, OptionError
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from harness.engine.api import API_FAILURES
 from harness.engine.arguments import NAME_PREFIX, OPEN_FILES
 from harness.engine.deadline import Request, within
+from harness.engine.removal import remove_container
 from harness.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from docker import DockerClient
 
@@ -26,12 +27,7 @@ _START_S = 30.0
 _PROGRAM = "true"  # of any image with a shell
 
 
-def starts_with(
-    image: Image,
-    client: DockerClient,
-    arguments: Mapping[str, Any],
-    remove: Callable[[str], object],
-) -> bool:
+def starts_with(image: Image, client: DockerClient, arguments: Mapping[str, Any]) -> bool:
     """Does a container with the same arguments start with ``image``? It does nothing, and is
     removed by its name. False as well when the engine does not answer in time."""
     name = f"{NAME_PREFIX}second-start-{uuid.uuid4().hex[:8]}"
@@ -45,11 +41,14 @@ def starts_with(
         "ulimits": [limit for limit in arguments["ulimits"] if limit.name != OPEN_FILES],
     }
     doing = f"trying the same with {image.reference}"
-    creating = Request(lambda: client.containers.create(**other), when_late=lambda _: remove(name))
+    creating = Request(
+        lambda: client.containers.create(**other),
+        when_late=lambda _: remove_container(client, name),
+    )
     try:
         within(_START_S, doing, creating.answer(_CREATE_S, doing).start)
     except (*API_FAILURES, EngineError):
         return False
     finally:
-        remove(name)
+        remove_container(client, name)
     return True

@@ -18,7 +18,7 @@ import pytest
 
 from harness.engine.base import BindMount, ExitState, Image, RunSpec
 from harness.engine.container import ContainerExecution
-from harness.errors import EngineError
+from harness.errors import BuildError, EngineError, HarnessError
 from tests.unit.test_engine_spec import spec
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ NO_RIGHT = "runc create failed: error setting rlimit type 7: operation not permi
 
 class Server(socketserver.ThreadingUnixStreamServer):
     """Refuses to attach with ``refusals``, one after the other; ``created``: what it was asked for
-    each container, ``there``: is it there now? ``starts``: answers to requests to start."""
+    each container, ``there``: is it there now? ``starts``: answers to requests to start.
+    ``broken``: an image that it makes no container of."""
 
     daemon_threads = True
 
@@ -42,6 +43,7 @@ class Server(socketserver.ThreadingUnixStreamServer):
         super().__init__(place, Handler)
         self.refusals = refusals
         self.starts: list[int] = []
+        self.broken: str | None = None
         self.created: list[dict[str, Any]] = []
         self.there = False
 
@@ -57,6 +59,9 @@ class Handler(BaseHTTPRequestHandler):
         content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if "/containers/create" in self.path:
             self.server.created.append(json.loads(content))
+            if self.server.broken == self.server.created[-1]["Image"]:
+                self._answer(500, {"message": "/merged/f/x: not a directory"})
+                return
             self.server.there = True
             self._answer(201, {"Id": "c", "Warnings": []})
         elif "/start" in self.path:
@@ -163,6 +168,25 @@ def test_an_image_is_at_fault_where_another_starts(
     assert tried["HostConfig"] | {"Ulimits": []} == first["HostConfig"] | {"Ulimits": []}
     assert tried["Entrypoint"] == ["true"]
     assert not tried["Cmd"]
+    assert not server.there
+
+
+@pytest.mark.parametrize(("code", "blamed"), [(204, BuildError), (500, EngineError)])
+def test_an_image_that_no_container_can_be_made_of(
+    server: Server,
+    client: docker.DockerClient,
+    given: RunSpec,
+    code: int,
+    blamed: type[HarnessError],
+) -> None:
+    """With a volume in a file, which not every builder refuses."""
+    other = Image(id="sha256:" + "c" * 64, reference="own")
+    server.broken, server.starts = given.image.id, [code]
+    with (
+        pytest.raises(blamed, match="not a directory"),
+        ContainerExecution(client, given, lambda: other),
+    ):
+        pass
     assert not server.there
 
 
