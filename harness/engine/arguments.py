@@ -30,7 +30,7 @@ _OOM_SCORE_ADJ = 500
 OPEN_FILES = "nofile"  # setrlimit(2)
 _FRAME_BYTES = 1 << 20  # of a folder that holds nothing but what is mounted in it
 _NVIDIA = "nvidia"
-_SYSTEM = tuple(map(PurePosixPath, ("/proc", "/sys", "/dev")))
+SYSTEM = tuple(map(PurePosixPath, ("/proc", "/sys", "/dev")))
 
 
 def unique_name(spec: RunSpec) -> str:
@@ -169,7 +169,7 @@ def check_image(spec: RunSpec, config: Mapping[str, Any]) -> None:
         )
     # runc before 1.1.12 could be made to leave a descriptor of the host's there (CVE-2024-21626).
     workdir = config.get("WorkingDir") or "/"
-    if _is_below(workdir, _SYSTEM):
+    if is_below(workdir, SYSTEM):
         raise BuildError(
             f"{name}: expected a WORKDIR of its own, found {workdir!r}, which is the system's; "
             "name another folder in its Dockerfile"
@@ -181,14 +181,14 @@ def check_image(spec: RunSpec, config: Mapping[str, Any]) -> None:
                 f"{name}: it declares VOLUME {volume!r}, which could be written in spite of the "
                 "read-only root asked for; remove that line from its Dockerfile"
             )
-        if PurePosixPath(volume) not in targets and _is_below(volume, (*targets, *_SYSTEM)):
+        if PurePosixPath(volume) not in targets and is_below(volume, (*targets, *SYSTEM)):
             raise BuildError(
                 f"{name}: it declares VOLUME {volume!r}, which would hide part of what is mounted "
                 "there; remove that line from its Dockerfile"
             )
 
 
-def _is_below(path: str, folders: tuple[PurePosixPath, ...]) -> bool:
+def is_below(path: str | PurePosixPath, folders: tuple[PurePosixPath, ...]) -> bool:
     """Is it one of the folders, or in one? As spelt, with ``.`` and ``..`` taken out."""
     parts: list[str] = []
     for part in PurePosixPath(path).parts:

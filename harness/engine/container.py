@@ -36,17 +36,21 @@ from harness.engine.container_end import VANISHED, Waiter, failed_start
 from harness.engine.deadline import Request, within
 from harness.engine.disk import deleted_bytes, tree_bytes
 from harness.engine.kernel import open_files_limit
+from harness.engine.links import check_links
 from harness.engine.log import CappedLog, LogPump
 from harness.engine.owner import Owner
-from harness.errors import EngineError
+from harness.engine.removal import remove_container
+from harness.engine.second_start import starts_with
+from harness.errors import BuildError, EngineError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from docker import DockerClient
     from docker.models.containers import Container
 
-    from harness.engine.base import RunSpec
+    from harness.engine.base import Image, RunSpec
 
 _log = logging.getLogger(__name__)
 
@@ -58,8 +62,8 @@ _START_S = 60.0
 _ASK_S = 10.0
 _SIZE_S = 20.0
 _OTHERS_S = 2.0  # a disk is filling up meanwhile
+_GONE = 404  # its image, removed by somebody
 _KILL_DEADLINE_S = 60.0  # from SIGKILL until the engine says it is gone; a GPU can take its time
-_REMOVE_DEADLINE_S = 30.0  # an engine that is being restarted answers again after seconds
 _HALF_MADE_DEADLINE_S = 5.0  # an engine whose create request was cut off finishes it regardless
 _UNTOLD_S = 30.0  # from the end of the last process until the engine must have told of it
 _GONE_S = 10.0  # from the engine's word that it has ended until its processes are gone
@@ -73,8 +77,17 @@ _POLL_S = 0.2
 class ContainerExecution:
     """See :class:`harness.engine.base.Execution`."""
 
-    def __init__(self, client: DockerClient, spec: RunSpec) -> None:
+    def __init__(
+        self,
+        client: DockerClient,
+        spec: RunSpec,
+        find_other: Callable[[], Image | None] = lambda: None,
+    ) -> None:
+        """``find_other``: an image that is known to start, to tell a broken image from a broken
+        machine with."""
         self._client = client
+        self._find_other = find_other
+        self._suspected = False
         self._spec = spec
         self.container_name = unique_name(spec)
         self._arguments = container_arguments(spec, name=self.container_name, owner=Owner.current())
@@ -94,11 +107,33 @@ class ContainerExecution:
     def __enter__(self) -> Self:
         check_sources(self._spec.mounts)
         try:
-            self._create(f"creating the container of {self._spec.name}")
+            self._create_or_refuse(f"creating the container of {self._spec.name}")
+            check_links(self._client, self._created(), self._spec)
         except BaseException:  # Ctrl-C as well
             self._clean_up(absent_for_s=self._half_made_s)
             raise
         return self
+
+    def _create_or_refuse(self, doing: str) -> None:
+        """Raises BuildError where no container can be made of this image, and of another one can,
+        as of one with a volume in a file."""
+        try:
+            self._create(doing)
+        except EngineError as error:
+            said = error.__cause__
+            if not isinstance(said, docker.errors.APIError) or said.status_code == _GONE:
+                raise
+            if not self._is_suspect():
+                raise
+        else:
+            return
+        try:
+            self._create(doing)  # a machine that was ill for a moment makes it now
+        except EngineError as error:
+            raise BuildError(
+                f"image {self._spec.image.reference}: the container engine cannot make a container "
+                f"of it, and can of another image: {error}"
+            ) from error
 
     def _create(self, doing: str) -> None:
         self._half_made_s = _HALF_MADE_DEADLINE_S  # an interrupt may come before the next line ends
@@ -164,15 +199,26 @@ class ContainerExecution:
                 self._create(doing)
                 return self._attach_and_start(doing)
             within(_ASK_S, doing, container.reload)
-            self._stillborn = failed_start(reason(error), container.attrs["State"])
+            state = container.attrs["State"]
+            self._stillborn = failed_start(reason(error), state, suspected=self._suspected)
             if self._stillborn is None:
                 discard(output)
-                raise
+                if not self._is_suspect():
+                    raise
+                remove_container(self._client, self.container_name)
+                self._create(doing)  # a machine that was ill for a moment starts it now
+                return self._attach_and_start(doing)
             self._refusal = reason(error)
         except BaseException:  # Ctrl-C, or no answer in time
             discard(output)
             raise
         return output
+
+    def _is_suspect(self) -> bool:
+        """Would another image start, where this one did not?"""
+        other = self._find_other()
+        self._suspected = other is not None and starts_with(other, self._client, self._arguments)
+        return self._suspected
 
     def _drop_open_files(self) -> bool:
         """An engine without the right to raise limits gives its own, which is lower, then."""
@@ -343,36 +389,3 @@ class ContainerExecution:
             self._kill_directly()
         if self._pump is not None:
             self._pump.finish(_LOG_DRAIN_S)
-
-
-def remove_container(client: DockerClient, name: str, *, absent_for_s: float = 0.0) -> bool:
-    """Remove a container and its volumes by force and see it gone; False when that failed.
-
-    Never raises for the engine's failures: it runs while other errors are on their way, and an
-    engine may be about to answer again. ``absent_for_s``: how long a container must stay away
-    before it counts as gone.
-    """
-    start_s = time.monotonic()
-    while True:
-        try:
-            within(
-                _ASK_S,
-                f"removing the container {name}",
-                lambda: client.api.remove_container(name, force=True, v=True),
-            )
-        except docker.errors.NotFound:
-            if time.monotonic() - start_s >= absent_for_s:
-                return True
-        except (*API_FAILURES, EngineError) as error:  # 409: its removal is under way
-            if time.monotonic() - start_s > _REMOVE_DEADLINE_S:
-                _log.warning(
-                    "the container %s could not be removed (%s); the next run does so, or "
-                    "`docker rm -f -v %s`",
-                    name,
-                    reason(error),
-                    name,
-                )
-                return False
-        else:
-            return True
-        time.sleep(_POLL_S)

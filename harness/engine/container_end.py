@@ -45,18 +45,21 @@ _POLL_S = 0.1
 _BY_FORCE = {128 + signal.SIGTERM, 128 + signal.SIGKILL}
 
 
-def failed_start(message: str, state: Mapping[str, Any]) -> ExitState | None:
+def failed_start(
+    message: str, state: Mapping[str, Any], *, suspected: bool = False
+) -> ExitState | None:
     """The exit of a container that the engine could not start, None when the image is not why.
 
     ``state``: "State" in its inspection. A user that its /etc/passwd lacks, a file where a folder
-    is to be mounted, a program that is none: whoever made the image has to act.
+    is to be mounted, a program that is none: whoever made the image has to act. ``suspected``:
+    another image was started just so.
     """
-    if _INIT in message:
+    if _INIT in message and not suspected:
         return None
     code = state.get("ExitCode")
     if code in {_NOT_EXECUTABLE, _NOT_FOUND}:
         return ExitState(exit_code=code, out_of_memory=False)
-    if any(text in message for text in _OF_THE_IMAGE):
+    if suspected or any(text in message for text in _OF_THE_IMAGE):
         return ExitState(exit_code=_NOT_EXECUTABLE, out_of_memory=False)
     return None
 

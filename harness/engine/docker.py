@@ -20,7 +20,7 @@ from harness.engine.api import (
 from harness.engine.arguments import NAME_PREFIX, RUN_LABEL, check_image
 from harness.engine.base import EngineInfo, EngineName, HelperSpec, Image
 from harness.engine.connection import open_client
-from harness.engine.container import ContainerExecution, remove_container
+from harness.engine.container import ContainerExecution
 from harness.engine.deadline import within
 from harness.engine.helper import HelperContainer
 from harness.engine.image_build import (
@@ -31,8 +31,9 @@ from harness.engine.image_build import (
 )
 from harness.engine.image_facts import ImageFacts, facts_of_inspected, platform_name
 from harness.engine.image_load import SILENCE_S, Loaded, load_image
-from harness.engine.own_image import own_name, write_context
+from harness.engine.own_image import PUBLIC_BASE, own_name, write_context
 from harness.engine.owner import OWNER_LABEL, Owner
+from harness.engine.removal import remove_container
 from harness.engine.trial import TrialExecution
 from harness.errors import BaseImageUnavailable, BuildError, EngineError, ImageMissing, OptionError
 
@@ -219,7 +220,14 @@ class DockerEngine:
         with engine_errors(f"looking at the image {spec.image.reference}"):
             config = self._client.images.get(spec.image.id).attrs.get("Config") or {}
         check_image(spec, config)
-        return ContainerExecution(self._client, spec)
+        return ContainerExecution(self._client, spec, lambda: self._one_that_starts(spec.image))
+
+    def _one_that_starts(self, other_than: Image) -> Image | None:
+        """An image that no team made, if one is here."""
+        for name in (own_name(), OFFLINE_BASE, PUBLIC_BASE):
+            if self._has(name) and (image := self.find(name)).id != other_than.id:
+                return image
+        return None
 
     def trial(self, spec: RunSpec, program: tuple[str, ...]) -> TrialExecution:
         """A run of ``spec`` but for its program: the harness's own, in place of the image's."""

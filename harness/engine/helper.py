@@ -19,9 +19,9 @@ from docker.types import LogConfig, Ulimit
 
 from harness.engine.api import API_FAILURES, engine_errors, reason
 from harness.engine.arguments import HELPER_LABEL, NAME_PREFIX, RUN_LABEL, bind
-from harness.engine.container import remove_container
 from harness.engine.deadline import Request, within
 from harness.engine.owner import OWNER_LABEL, Owner
+from harness.engine.removal import remove_container
 from harness.errors import EngineError
 
 if TYPE_CHECKING:

@@ -352,6 +352,40 @@ class TestImagesThatAskForMore:
             engine.prepare(shell_spec(build(line), folder, "true"))
 
     @pytest.mark.parametrize(
+        ("lines", "word"),
+        [
+            (["RUN ln -s /proc/self/fd/8 /w", "WORKDIR /w"], "'/proc/self/fd/8'"),
+            (["RUN ln -s /proc /p", "WORKDIR /p/self/fd/8"], "'/proc/self/fd/8'"),
+            (["RUN ln -s /dev/../proc /p && ln -s p/1 /q", "WORKDIR /q/x/.."], "'/proc/1'"),
+            (["RUN ln -s /l2r/submission /x", "VOLUME /x/task_01"], "'/l2r/submission/task_01'"),
+            (["RUN ln -s /l2r /x", "VOLUME /x/y/z/../../test/a"], "read-only"),
+            (["RUN mkdir -p /a/b/c && ln -s /l2r /a/b/c/d", "VOLUME /a/b/c/d"], "'/l2r'"),
+            (
+                ["RUN mkdir /l2r /x && ln -s /x /l2r/submission", "VOLUME /x/task_01"],
+                "'/x/task_01'",
+            ),
+            (["RUN ln -s /dev /x", "VOLUME /x/shm"], "'/dev/shm'"),
+        ],
+    )
+    def test_links_that_lead_around_the_limits_are_refused(
+        self, build: Build, engine: DockerEngine, folder: Path, lines: list[str], word: str
+    ) -> None:
+        """Names alone were looked at; a link in the image went around both."""
+        spec = shell_spec(build(*lines), folder, "true")
+        with pytest.raises(BuildError, match=word), engine.prepare(spec):
+            pass
+
+    def test_links_that_lead_elsewhere_are_followed(
+        self, build: Build, engine: DockerEngine, folder: Path
+    ) -> None:
+        image = build(
+            "RUN mkdir -p /opt/code /big && ln -s /opt/code /w && ln -s /big /v",
+            "WORKDIR /w",
+            "VOLUME /v/a",
+        )
+        assert see(engine.prepare(shell_spec(image, folder, "pwd -P")), folder) == "/opt/code\n"
+
+    @pytest.mark.parametrize(
         ("lines", "code", "word"),
         [
             (["USER nobody-of-this-name"], 126, "nobody-of-this-name"),
@@ -371,6 +405,33 @@ class TestImagesThatAskForMore:
         state = execute(engine.prepare(shell_spec(build(*lines), folder, "true")))
         assert state == ExitState(exit_code=code, out_of_memory=False)
         assert word in log_of(folder)
+
+    @pytest.mark.parametrize(
+        "lines",
+        [
+            ["RUN ln -s /proc /l2r"],
+            ["RUN ln -s /sys /l2r"],
+            ["RUN ln -s /sys/kernel /x && ln -s /x /l2r"],
+            ["RUN ln -s /dev/null /l2r"],
+            ["RUN rm -rf /tmp && ln -s /proc/self/fd /tmp"],
+        ],
+    )
+    def test_links_where_the_engine_mounts_are_the_images_fault(
+        self,
+        build: Build,
+        engine: DockerEngine,
+        client: DockerClient,
+        folder: Path,
+        lines: list[str],
+    ) -> None:
+        """Each was a failure of the engine, so the machine's, by a line in a Dockerfile."""
+        image, _ = build(*lines), engine.own_image()
+        state = execute(engine.prepare(shell_spec(image, folder, "true")))
+        assert state is not None
+        assert state.exit_code in {126, 127}
+        assert "could not be started" in log_of(folder)
+        left = client.containers.list(all=True, filters={"name": "second-start"})
+        assert [found for found in left if found.labels[RUN_LABEL] == f"test-{folder.name}"] == []
 
     @pytest.mark.parametrize(
         ("program", "code"), [("/etc/passwd", 126), ("/l2r", 126), ("/nowhere", 127)]

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import docker
 import pytest
 
-from harness.engine.base import BindMount, ExitState, RunSpec
+from harness.engine.base import BindMount, ExitState, Image, RunSpec
 from harness.engine.container import ContainerExecution
-from harness.errors import EngineError
+from harness.errors import BuildError, EngineError, HarnessError
 from tests.unit.test_engine_spec import spec
 
 if TYPE_CHECKING:
@@ -34,13 +34,16 @@ NO_RIGHT = "runc create failed: error setting rlimit type 7: operation not permi
 
 class Server(socketserver.ThreadingUnixStreamServer):
     """Refuses to attach with ``refusals``, one after the other; ``created``: what it was asked for
-    each container, ``there``: is it there now?"""
+    each container, ``there``: is it there now? ``starts``: answers to requests to start.
+    ``broken``: an image that it makes no container of."""
 
     daemon_threads = True
 
     def __init__(self, place: str, refusals: list[str]) -> None:
         super().__init__(place, Handler)
         self.refusals = refusals
+        self.starts: list[int] = []
+        self.broken: str | None = None
         self.created: list[dict[str, Any]] = []
         self.there = False
 
@@ -56,8 +59,14 @@ class Handler(BaseHTTPRequestHandler):
         content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if "/containers/create" in self.path:
             self.server.created.append(json.loads(content))
+            if self.server.broken == self.server.created[-1]["Image"]:
+                self._answer(500, {"message": "/merged/f/x: not a directory"})
+                return
             self.server.there = True
             self._answer(201, {"Id": "c", "Warnings": []})
+        elif "/start" in self.path:
+            code = self.server.starts.pop(0)
+            self._answer(code, None if code < 400 else {"message": "no space left on device"})
         else:
             assert "/attach" in self.path, self.path
             self._answer(409, {"message": self.server.refusals.pop(0)})
@@ -134,6 +143,61 @@ def test_any_other_refusal_is_the_engines(
     with (
         pytest.raises(EngineError, match="no space left on device"),
         ContainerExecution(client, given) as execution,
+    ):
+        execution.start()
+    assert not server.there
+
+
+ODD = "mkdir /merged/sys/test: read-only file system: OCI runtime error: docker-init"
+
+
+def test_an_image_is_at_fault_where_another_starts(
+    server: Server, client: docker.DockerClient, given: RunSpec
+) -> None:
+    """Links in an image made its own fault look like the machine's, in words that nobody knew."""
+    other = Image(id="sha256:" + "c" * 64, reference="own")
+    server.refusals, server.starts = [ODD, ODD], [204]
+    with ContainerExecution(client, given, lambda: other) as execution:
+        execution.start()
+        assert execution.wait(1) == ExitState(exit_code=126, out_of_memory=False)
+    assert "read-only file system" in given.log_path.read_text()
+    first, tried, again = server.created
+    ids = [one["Image"] for one in server.created]
+    assert ids == [given.image.id, other.id, given.image.id]
+    assert again["HostConfig"] == first["HostConfig"]
+    assert tried["HostConfig"] | {"Ulimits": []} == first["HostConfig"] | {"Ulimits": []}
+    assert tried["Entrypoint"] == ["true"]
+    assert not tried["Cmd"]
+    assert not server.there
+
+
+@pytest.mark.parametrize(("code", "blamed"), [(204, BuildError), (500, EngineError)])
+def test_an_image_that_no_container_can_be_made_of(
+    server: Server,
+    client: docker.DockerClient,
+    given: RunSpec,
+    code: int,
+    blamed: type[HarnessError],
+) -> None:
+    """With a volume in a file, which not every builder refuses."""
+    other = Image(id="sha256:" + "c" * 64, reference="own")
+    server.broken, server.starts = given.image.id, [code]
+    with (
+        pytest.raises(blamed, match="not a directory"),
+        ContainerExecution(client, given, lambda: other),
+    ):
+        pass
+    assert not server.there
+
+
+def test_the_machine_is_at_fault_where_no_image_starts(
+    server: Server, client: docker.DockerClient, given: RunSpec
+) -> None:
+    other = Image(id="sha256:" + "c" * 64, reference="own")
+    server.refusals, server.starts = [ODD], [500]
+    with (
+        pytest.raises(EngineError, match="read-only file system"),
+        ContainerExecution(client, given, lambda: other) as execution,
     ):
         execution.start()
     assert not server.there
