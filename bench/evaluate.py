@@ -2,7 +2,10 @@
 ``surface-distance`` package), on full-size phantoms, in turn in one run, from warm memory.
 
 Reading the files counts. A ratio is the straightforward formulation in one process over ours, in
-one worker and in two. Every case's numbers are compared as well.
+one worker and in two; each round is of another case. Their numbers are compared as well. Grossly
+wrong fields are of one kind, and the straightforward formulation evaluates one of them.
+
+Five minutes on two quiet cores; what is made in between lies in a temporary folder.
 """
 
 from __future__ import annotations
@@ -22,12 +25,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.support.evaluation import Case, Kind, evaluate_ours, evaluate_plainly, make_cases
+from bench.support.evaluation import (
+    Case,
+    Kind,
+    Outcome,
+    evaluate_ours,
+    evaluate_plainly,
+    make_cases,
+)
 from bench.support.results import machine, write_results
 from harness.phantom import write_phantoms
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 TASKS = ("task_01", "task_02", "task_03")
 # Least ratios with two workers, by the task: full resolution, and half.
@@ -35,6 +45,7 @@ TARGETS = {"task_01": (12, 25), "task_02": (12, 30), "task_03": (30, 60)}
 TARGET_BYTES = 350 << 20
 TARGET_WRONG_RATIO = 2.5
 TARGET_START_S = 3.0
+EVER = "first call ever, compiles"
 MIB = 1 << 20
 
 # Prints the seconds of two evaluations of one case in a new process, import and all.
@@ -44,7 +55,7 @@ start = time.perf_counter()
 from pathlib import Path
 from bench.support.evaluation import Kind, evaluate_ours, make_cases
 truth, folder, task = sys.argv[1:]
-cases = make_cases(Path(truth), Path(folder), task, wrong=False)
+cases = make_cases(Path(truth), Path(folder), task, wrong=False, kinds=[Kind.NPZ])
 for _ in range(2):
     evaluate_ours(cases[Kind.NPZ][0])
     print(time.perf_counter() - start)
@@ -78,7 +89,7 @@ class Row:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="of each case, in turn (3)")
+    parser.add_argument("--rounds", type=int, default=2, help="of the cases in turn (2)")
     parser.add_argument("--tasks", nargs="+", default=TASKS, help="(all three)")
     parser.add_argument("--kinds", nargs="+", default=[*Kind], type=Kind, help="(npz, half, nii)")
     parser.add_argument(
@@ -99,28 +110,28 @@ def main() -> int:
         )
         rows = []
         for task in args.tasks:
-            for wrong in (False,) if args.quick else (False, True):
-                cases = make_cases(folder / "truth", folder / task, task, wrong=wrong)
-                for kind in args.kinds:
-                    rows.append(_measure(cases[kind], rounds, wrong=wrong))
+            cases = make_cases(folder / "truth", folder / task, task, wrong=False, kinds=args.kinds)
+            rows += [_measure(cases[kind], rounds, wrong=False) for kind in args.kinds]
+            if not args.quick:
+                kind = args.kinds[0]
+                cases = make_cases(folder / "truth", folder / task, task, wrong=True, kinds=[kind])
+                rows.append(_measure(cases[kind], 1, wrong=True))
         starts = {} if args.quick else _starts(folder, args.tasks[0])
     wrong_ratios = _wrong_ratios(rows)
     for name, ratio in wrong_ratios.items():
         print(f"{name}: grossly wrong fields take {ratio:.2f} times as long")
     for name, seconds in starts.items():
         print(f"{name}: {seconds:.2f} s beyond a later call")
-    met = (
-        all(row.met for row in rows)
-        and all(ratio <= TARGET_WRONG_RATIO for ratio in wrong_ratios.values())
-        and starts.get("first call, compiled before", 0.0) <= TARGET_START_S
-    )
-    print(f"targets: {'met' if met else 'MISSED'}")
+    missed = list(_missed(rows, wrong_ratios, starts))
+    for text in missed:
+        print(f"MISSED: {text}")
+    print(f"targets: {'MISSED' if missed else 'met'}")
     content = {
         "machine": machine(),
         "rows": [asdict(row) for row in rows],
         "wrong_ratios": wrong_ratios,
         "starts": starts,
-        "met": met,
+        "missed": missed,
     }
     print(f"written to {write_results('evaluate', content, args.json)}")
     return 0
@@ -129,7 +140,9 @@ def main() -> int:
 def _measure(cases: Sequence[Case], rounds: int, *, wrong: bool) -> Row:
     """Each formulation in workers of its own, which have evaluated each case once before."""
     task, kind = cases[0].task, cases[0].kind
-    plain_s, one_s, two_s = [], [], []
+    expected: list[Outcome] = []
+    found: list[Outcome] = []
+    two_s: list[float] = []
     # New interpreters: their peak memory is their own. One after another is the same on each side.
     context = multiprocessing.get_context("spawn")
     twice = [*cases, *cases]
@@ -140,15 +153,14 @@ def _measure(cases: Sequence[Case], rounds: int, *, wrong: bool) -> Row:
     ):
         list(two.map(evaluate_ours, twice))
         list(one.map(evaluate_ours, cases))
-        list(plainly.map(evaluate_plainly, cases[:1]))
-        for _ in range(rounds):
-            expected = list(plainly.map(evaluate_plainly, cases))
-            found = list(one.map(evaluate_ours, cases))
+        for n in range(rounds):
+            case = cases[n % len(cases)]
+            expected.append(plainly.submit(evaluate_plainly, case).result())
+            found.append(one.submit(evaluate_ours, case).result())
             start_s = time.perf_counter()
             both = list(two.map(evaluate_ours, twice))
             two_s.append((time.perf_counter() - start_s) / len(twice))
-            plain_s.append(float(np.mean([outcome.seconds for outcome in expected])))
-            one_s.append(float(np.mean([outcome.seconds for outcome in found])))
+    plain_s, one_s = ([outcome.seconds for outcome in some] for some in (expected, found))
     target = None if wrong else float(TARGETS[task][1 if kind is Kind.HALF else 0])
     row = Row(
         task=task,
@@ -177,6 +189,30 @@ def _measure(cases: Sequence[Case], rounds: int, *, wrong: bool) -> Row:
     return row
 
 
+def _missed(
+    rows: Sequence[Row], wrong_ratios: dict[str, float], starts: dict[str, float]
+) -> Iterator[str]:
+    for row in rows:
+        if not row.agrees:
+            yield f"{row.task} {row.fields} {row.kind}: the numbers differ"
+        if row.peak_bytes > TARGET_BYTES:
+            yield (
+                f"{row.task} {row.fields} {row.kind}: {row.peak_bytes / MIB:.0f} MiB, "
+                f"expected {TARGET_BYTES / MIB:.0f} at most"
+            )
+        if row.target is not None and row.two_ratio < row.target:
+            yield (
+                f"{row.task} {row.fields} {row.kind}: {row.two_ratio:.1f} times as fast, "
+                f"expected {row.target:.0f}"
+            )
+    for name, ratio in wrong_ratios.items():
+        if ratio > TARGET_WRONG_RATIO:
+            yield f"{name}: wrong fields take {ratio:.2f} times as long, not {TARGET_WRONG_RATIO}"
+    for name, seconds in starts.items():
+        if name != EVER and seconds > TARGET_START_S:
+            yield f"{name}: {seconds:.2f} s beyond a later call, {TARGET_START_S} allowed"
+
+
 def _wrong_ratios(rows: Sequence[Row]) -> dict[str, float]:
     good = {(row.task, row.kind): row.one_s for row in rows if row.fields == "good"}
     return {
@@ -187,10 +223,13 @@ def _wrong_ratios(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def _starts(folder: Path, task: str) -> dict[str, float]:
-    """What a new process's first call takes longer: compiling everything, then finding it."""
+    """What a new process's first call takes longer: compiling everything, then finding it, at last
+    with neither that nor any library in the page cache."""
     found = {}
     with tempfile.TemporaryDirectory(prefix="harness-bench-") as cache:
-        for name in ("first call ever, compiles", "first call, compiled before"):
+        for name in (EVER, "first call, compiled before", "first call, from a cold page cache"):
+            if name.endswith("page cache"):
+                _drop_from_page_cache(Path(cache), Path(np.__file__).parents[1])
             done = subprocess.run(
                 [sys.executable, "-c", _TWO_CALLS, folder / "truth", folder / task, task],
                 env={**os.environ, "NUMBA_CACHE_DIR": cache},
@@ -202,6 +241,15 @@ def _starts(folder: Path, task: str) -> dict[str, float]:
             first_s, second_s = (float(line) for line in done.stdout.split())
             found[name] = first_s - second_s
     return found
+
+
+def _drop_from_page_cache(*folders: Path) -> None:
+    """What no process has mapped, as after a restart of the machine."""
+    os.sync()
+    for path in (path for folder in folders for path in folder.rglob("*") if path.is_file()):
+        descriptor = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
 
 
 if __name__ == "__main__":

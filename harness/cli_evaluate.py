@@ -42,8 +42,8 @@ def evaluate(
         Path | None,
         typer.Option(
             "--data",
-            help="The challenge's data, for its lists of pairs and the images' spacing. "
-            "\\[default: the truth folder if that has them, else test]",
+            help="The challenge's data, for its lists of pairs and the images' spacing; beside -c "
+            "the same as -d. \\[default: the truth folder if that has them, else test]",
             show_default=False,
         ),
     ] = None,

@@ -10,7 +10,7 @@ from harness import console
 from harness.challenge.model import builtin_names, load_challenge
 from harness.check.source import find_run
 from harness.console_evaluate import Rows, show_cases, show_tables
-from harness.errors import ChallengeError, FieldError, Interrupted
+from harness.errors import ChallengeError, DataError, FieldError, Interrupted
 from harness.evaluate.record import CaseState
 from harness.live import Counter
 from harness.scoring.capacity import workers_that_fit
@@ -111,8 +111,7 @@ def _say_compiling() -> None:
 def _rules(request: Request) -> tuple[Rulebook, tuple[TaskCases, ...]]:
     extras, initial = request.extras, request.initial
     if request.config is not None:
-        # The official script calls the ground truth --data.
-        truth = request.truth or request.data or Path("ground-truth")
+        truth = _official_truth(request)
         rulebook, task = cases_of_config(request.config, truth, extras=extras, initial=initial)
         return rulebook, (task,)
     challenge = _challenge(request)
@@ -122,6 +121,17 @@ def _rules(request: Request) -> tuple[Rulebook, tuple[TaskCases, ...]]:
     if data is not None:
         check_images(tasks, truth, data)
     return rulebook_of_challenge(challenge, extras=extras, initial=initial), tasks
+
+
+def _official_truth(request: Request) -> Path:
+    """The official script calls the ground truth ``--data``; its spacing and pairs are there."""
+    first, second = request.truth, request.data
+    if first is not None and second is not None and first.resolve() != second.resolve():
+        raise DataError(
+            f"with --config, --data is the ground truth, as in the official script, and so is -d: "
+            f"expected one folder, found {first} and {second}"
+        )
+    return first or second or Path("ground-truth")
 
 
 def _challenge(request: Request) -> Challenge:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -17,6 +18,7 @@ import pytest
 
 from harness.engine.docker import DockerEngine
 from harness.errors import EngineError, ImageMissing
+from harness.scoring.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,3 +90,16 @@ def nobody_s_folder() -> Iterator[Path]:
             yield Path(name)
         finally:
             os.seteuid(before)
+
+
+@pytest.fixture(scope="session")
+def pool() -> Iterator[Pool]:
+    """One for all tests: its workers have imported what they need, which takes them a second."""
+    with Pool(1) as pool:
+        yield pool
+
+
+@pytest.fixture
+def running_workers(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`harness evaluate` in this process takes those, in place of new ones each time."""
+    monkeypatch.setattr("harness.evaluation.Pool", lambda *_: nullcontext(pool))

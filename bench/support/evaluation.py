@@ -19,6 +19,7 @@ from harness.challenge.field_file import read_field
 from harness.challenge.model import FieldDtype, FieldFormat, Layout, load_challenge
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -60,10 +61,12 @@ class Outcome:
     numbers: tuple[float, ...]
 
 
-def make_cases(truth: Path, folder: Path, task_name: str, *, wrong: bool) -> dict[Kind, list[Case]]:
-    """Field files in every kind for the phantoms whose truth is in ``truth``; written once."""
+def make_cases(
+    truth: Path, folder: Path, task_name: str, *, wrong: bool, kinds: Sequence[Kind] = tuple(Kind)
+) -> dict[Kind, list[Case]]:
+    """Field files of these kinds for the phantoms whose truth is in ``truth``; written once."""
     task = load_challenge().task(task_name)
-    found: dict[Kind, list[Case]] = {kind: [] for kind in Kind}
+    found: dict[Kind, list[Case]] = {kind: [] for kind in kinds}
     for path in sorted((truth / task_name).glob("disp_*.npz")):
         fixed_id, moving_id = (int(part) for part in path.stem.split("_")[1:])
         names = {"fixed": fixed_id, "moving": moving_id}
@@ -79,7 +82,7 @@ def make_cases(truth: Path, folder: Path, task_name: str, *, wrong: bool) -> dic
         mask = truth / str(rule.fixed_mask).format(**names) if rule.fixed_mask else None
         if not rule.labels and mask is not None:
             fixed, moving = _with_keypoints(fixed, moving, mask, folder)
-        files = _field_files(path, folder / ("wrong" if wrong else "good"), wrong=wrong)
+        files = _field_files(path, folder / ("wrong" if wrong else "good"), kinds, wrong=wrong)
         for kind, file in files.items():
             found[kind].append(
                 Case(
@@ -109,7 +112,9 @@ def _with_keypoints(fixed: Path, moving: Path, mask: Path, folder: Path) -> tupl
     return made[0], made[1]
 
 
-def _field_files(half_path: Path, folder: Path, *, wrong: bool) -> dict[Kind, Path]:
+def _field_files(
+    half_path: Path, folder: Path, kinds: Sequence[Kind], *, wrong: bool
+) -> dict[Kind, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     name = half_path.stem
     files = {
@@ -117,6 +122,7 @@ def _field_files(half_path: Path, folder: Path, *, wrong: bool) -> dict[Kind, Pa
         Kind.HALF: folder / f"{name}_half.npz",
         Kind.NII: folder / f"{name}.nii.gz",
     }
+    files = {kind: files[kind] for kind in kinds}
     if all(path.exists() for path in files.values()):
         return files
     from scipy import ndimage  # noqa: PLC0415 - only who makes the files needs it
@@ -126,11 +132,14 @@ def _field_files(half_path: Path, folder: Path, *, wrong: bool) -> dict[Kind, Pa
     if wrong:
         half += np.array(WRONG_VOX, np.float32)[:, None, None, None]
     full = np.stack([ndimage.zoom(component, 2, order=2) for component in half], axis=3)
-    np.savez_compressed(files[Kind.HALF], half.astype(np.float16))
-    np.savez_compressed(files[Kind.NPZ], full.astype(np.float16))
-    nib.openers.Opener.default_compresslevel = _GZIP_LEVEL
-    image = nib.nifti1.Nifti1Image(full.astype(np.float16).astype(np.float32), np.eye(4))
-    image.to_filename(files[Kind.NII])
+    for kind, path in files.items():
+        if kind is Kind.NII:
+            nib.openers.Opener.default_compresslevel = _GZIP_LEVEL
+            image = nib.nifti1.Nifti1Image(full.astype(np.float16).astype(np.float32), np.eye(4))
+            image.to_filename(path)
+        else:
+            vectors = half if kind is Kind.HALF else full
+            np.savez_compressed(path, vectors.astype(np.float16))
     return files
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import nibabel as nib
@@ -22,13 +24,11 @@ from tests.reference_data import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from tests.reference_data import Json
 
-pytestmark = needs_reference
+pytestmark = [needs_reference, pytest.mark.usefixtures("running_workers")]
 
 REFERENCE = evaluation_reference()
 EXACT = ("DSC", "HD95")
@@ -39,7 +39,7 @@ REFUSED = {"labels_as_strings", "missing", "nan_in_field", "npz_channels_first",
 
 
 def evaluate(fields: Path, truth: Path, config: Path, output: Path) -> tuple[int, str]:
-    arguments = ["-i", fields, "-d", truth, "-c", config, "-o", output, "--workers", "2"]
+    arguments = ["-i", fields, "-d", truth, "-c", config, "-o", output]
     done = CliRunner().invoke(app, ["evaluate", *map(str, arguments), "--no-initial"])
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
@@ -166,7 +166,8 @@ def write(field: NDArray[np.float32], stem: Path, kind: str) -> None:
     if kind == "full_npz":
         np.savez(f"{stem}.npz", field.astype(np.float16))
     else:
-        nib.nifti1.Nifti1Image(field, np.eye(4)).to_filename(f"{stem}.nii.gz")
+        content = nib.nifti1.Nifti1Image(field, np.eye(4)).to_bytes()
+        Path(f"{stem}.nii.gz").write_bytes(gzip.compress(content, compresslevel=0))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import psutil
 import pytest
+from typer.testing import CliRunner
 
+from harness.cli import app
 from harness.errors import DataError, FieldError, OutputError
 from harness.evaluate.record import CaseState, EvaluationRecord
 from harness.scoring.capacity import workers_that_fit
@@ -30,18 +32,9 @@ from tests.evaluation_data import config, write_config, write_field, write_label
 from tests.unit.test_start import has_ended
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from harness.scoring.evaluate import Evaluated
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    """One for all tests: its worker has imported and compiled what it needs."""
-    with Pool(1) as pool:
-        yield pool
 
 
 @pytest.fixture
@@ -388,6 +381,14 @@ class TestCommand:
         content = json.loads(done.stdout)
         assert content == json.loads((team / "out.json").read_text())
         assert {"name", "aggregates", "cases", "eval_version"} < content.keys()
+
+    def test_data_beside_a_configuration_is_the_truth(self) -> None:
+        """As in the official script, where it is the long form of -d."""
+        official = ["evaluate", "-i", "fields", "-c", "config.json"]
+        with pytest.raises(DataError, match=r"the ground truth.*found gt and fields"):
+            CliRunner().invoke(
+                app, [*official, "-d", "gt", "--data", "fields"], catch_exceptions=False
+            )
 
     def test_several_and_the_table(self, team: Path) -> None:
         write_field(team / "others/disp_0001_0001.npz", (0, 0, 0))
