@@ -24,6 +24,7 @@ import pytest
 
 import harness.engine.container as container_module
 import harness.engine.helper as helper_module
+import harness.engine.removal as removal_module
 from harness.engine.base import HelperSpec
 from harness.engine.docker import DockerEngine
 from harness.errors import EngineError, EngineUnreachable
@@ -48,6 +49,12 @@ pytestmark = [
         "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
     ),
 ]
+
+
+def removed_within(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Have a removal that does not succeed given up sooner."""
+    monkeypatch.setattr(removal_module, "_ASK_S", 1.0)
+    monkeypatch.setattr(removal_module, "_REMOVE_DEADLINE_S", seconds)
 
 
 class Daemon:
@@ -217,7 +224,8 @@ def test_hangs_while_a_submission_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is ended all the same, and its container is gone once the engine answers again."""
-    for name, value_s in (("_ASK_S", 1.0), ("_REMOVE_DEADLINE_S", 2.0), ("_LOG_DRAIN_S", 1.0)):
+    removed_within(monkeypatch, 2.0)
+    for name, value_s in (("_ASK_S", 1.0), ("_LOG_DRAIN_S", 1.0)):
         monkeypatch.setattr(container_module, name, value_s)
     try:
         with running(theirs, image, folder) as execution:
@@ -250,7 +258,8 @@ def test_hangs_and_does_not_tell_of_the_end(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name, value_s in (("_ASK_S", 1.0), ("_REMOVE_DEADLINE_S", 2.0), ("_UNTOLD_S", 2.0)):
+    removed_within(monkeypatch, 2.0)
+    for name, value_s in (("_ASK_S", 1.0), ("_UNTOLD_S", 2.0)):
         monkeypatch.setattr(container_module, name, value_s)
     try:
         with running(theirs, image, folder, "echo up; sleep 2") as execution:
@@ -273,12 +282,8 @@ def test_hangs_while_a_container_is_made(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The container that it makes when it goes on does not stay."""
-    for name, value_s in (
-        ("_CREATE_S", 1.0),
-        ("_ASK_S", 1.0),
-        ("_REMOVE_DEADLINE_S", 2.0),
-        ("_HALF_MADE_DEADLINE_S", 1.0),
-    ):
+    removed_within(monkeypatch, 2.0)
+    for name, value_s in (("_CREATE_S", 1.0), ("_ASK_S", 1.0), ("_HALF_MADE_DEADLINE_S", 1.0)):
         monkeypatch.setattr(container_module, name, value_s)
     execution = theirs.prepare(shell_spec(image, folder, "true"))
     daemon.send(signal.SIGSTOP)
@@ -299,8 +304,7 @@ def test_hangs_while_a_helper_is_started_or_ended(
     """What is left of it is gone once the engine answers again."""
     for name in ("_CREATE_S", "_ASK_S", "_KILL_S"):
         monkeypatch.setattr(helper_module, name, 1.0)
-    for name in ("_ASK_S", "_REMOVE_DEADLINE_S"):
-        monkeypatch.setattr(container_module, name, 1.0)
+    removed_within(monkeypatch, 1.0)
     spec = HelperSpec(image=image, name="hung", command=("sh", "-c", "echo up; cat"))
     started, not_started = theirs.helper(spec), theirs.helper(spec)
     started.start()
