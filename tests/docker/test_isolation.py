@@ -206,7 +206,8 @@ class TestFromInside:
         (folder / "data/task").mkdir()
         (folder / "data/task/image").write_text("image\n")
         script = (
-            "ls -A /l2r/test; cat /l2r/test/task/image; grep -c answers /proc/self/mountinfo; "
+            "exec 2>&1; ls -A /l2r/test; cat /l2r/test/task/image; "
+            "grep -c answers /proc/self/mountinfo; "
             "cd /l2r/test; ! touch new task/new && ! mkdir folder && ! rm -r pairs_val.csv && "
             "! chmod 777 . && ! mount -o remount,rw /l2r/test 2>/dev/null"
         )

@@ -129,7 +129,8 @@ def test_two_witnesses_agree(
     """The host's probe and the one in the container, on every pair, within their precision."""
     record, run_dir = run(engine, reference_image, tmp_path)
     assert record.status is RunStatus.SUCCEEDED, (record.reason, run_dir.log_path.read_text())
-    assert all("disagree" in warning for warning in record.warnings)
+    of_the_engine = "may not raise the limit of open files"
+    assert all("disagree" in text or of_the_engine in text for text in record.warnings)
     for pair in record.pairs:
         assert pair.runtime_s is not None
         assert pair.inside_runtime_s is not None
