@@ -110,7 +110,7 @@ class Limits(Part):
     output_files: PositiveInt = 100_000
     temporary_bytes: Bytes = Field(alias="temporary_size", default=4 << 30, gt=0)
     scratch_bytes: Bytes = Field(alias="scratch_size", default=16 << 30, gt=0)
-    open_files: Annotated[int, Field(ge=_FEWEST_OPEN_FILES)] = 65_536
+    open_files: Annotated[int, Field(ge=_FEWEST_OPEN_FILES)] = 16_384
     log_bytes: Bytes = Field(alias="log_size")
     reserve_cpu: bool = True
 
