@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.challenge.model import Metric
-from harness.errors import DataError
+from harness.errors import DataError, FieldError
 from harness.evaluate.metrics import (
     jacobian_metrics,
     label_metrics,
@@ -44,7 +45,8 @@ def score_case(
     SDlogJ is 0 and the Jacobian is not looked at.
 
     ``extras``: also what no official result has. Raises DataError, naming the file, for truth that
-    cannot be used.
+    cannot be used, and FieldError for a field whose SDlogJ is not a number: left out, it would make
+    a team's mean better.
     """
     scores: dict[str, Score] = {}
     extra_scores: dict[str, Score] = {}
@@ -67,6 +69,11 @@ def score_case(
     elif smoothness:
         mask = _mask(rules, case, warnings)
         found = jacobian_metrics(field, mask, extras=extras)
+        if found.voxels and math.isnan(found.sdlogj):
+            raise FieldError(
+                "expected displacements in voxels, found some so large that the determinant of the "
+                "field's Jacobian is beyond all numbers, and SDlogJ with it"
+            )
         if not found.voxels:
             warnings.append("SDlogJ is absent: no voxel to look at, or none in the mask")
         jacobian = _jacobian(found)

@@ -31,6 +31,7 @@ from harness.scoring.evaluate import ZeroFields, check_truth, evaluate_source
 from harness.scoring.pool import Pool
 from harness.scoring.source import look_at_source
 from harness.store import write_result
+from harness.text import harmless
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -85,7 +86,10 @@ def _only_voice() -> Iterator[Callable[[str], None]]:
 def _evaluate(places: Places, scratch: Path) -> None:
     rulebook, tasks, is_official = find_rules(places)
     submission = find_submission(places.submission)
-    source = look_at_source(submission, tasks, scratch, all_tasks=is_official)
+    try:
+        source = look_at_source(submission, tasks, scratch, all_tasks=is_official)
+    except DataError as error:  # of a command's own folder; here it is the team's
+        raise FieldError(harmless(str(error))) from error
     check_truth(source.attempted)
     with Pool(workers_that_fit()) as pool:
         found = evaluate_source(

@@ -87,9 +87,9 @@ class Scorer:
                 volumes = None
                 if path is not None and job.field is not None:
                     volumes = read_volumes(path, job.rules.spec_of(job.field.name), job.rules)
+                record = score_case(job.rules, job.case, volumes, extras=job.extras)
             except FieldError as error:
                 return Outcome(record=_invalid(job, str(error)).model_copy(update=identity))
-            record = score_case(job.rules, job.case, volumes, extras=job.extras)
         name = None if job.field is None else str(job.field.name)
         return Outcome(record=record.model_copy(update={**identity, "field": name}))
 

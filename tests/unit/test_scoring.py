@@ -143,6 +143,16 @@ class TestSubmissions:
         assert "expected a zip file" in record.problems[0]
         assert states(record) == [CaseState.MISSING] * 2
 
+    def test_smoothness_does_not_vanish_from_the_mean(self, team: Path, pool: Pool) -> None:
+        """One voxel so far away that SDlogJ is not a number would leave a rough case out of it."""
+        field = np.zeros((16, 12, 20, 3))
+        field[5, 5, 5] = 1e300  # infinite in float32, which the metrics are computed in
+        np.savez_compressed(team / "fields/disp_0001_0001.npz", field)
+        found = evaluate(team, pool)
+        assert states(found.record) == [CaseState.INVALID, CaseState.SCORED]
+        assert "determinant" in str(found.record.tasks["Tiny"].detail.cases)
+        assert evaluate(team, pool).reused == 2
+
     def test_link_out_of_the_folder_is_not_followed(self, team: Path, pool: Pool) -> None:
         secret = team / "gt/secret.npz"
         (team / "fields/disp_0001_0001.npz").rename(secret)
