@@ -110,6 +110,7 @@ def _execute(
         ending = _run_to_its_end(engine, spec, supervisor, interrupts, on_progress, note)
         contamination = watch.finish()
         trace = _finish(probe)
+        supervisor.saw_trace(trace)
     ended = Ended(ending=ending, duration_s=supervisor.duration_s, reserved_cpu=reserved_cpu(probe))
     conditions = Conditions(cache=cache, machine=machine, contamination=contamination)
     on_progress(Progress(step=Step.COLLECTING))

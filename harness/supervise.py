@@ -20,7 +20,7 @@ from harness.probe.trace import Event, FileEvent, Placement, Root, Trace, TraceT
 from harness.timing import time_pairs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from harness.challenge.pairs import Pair
@@ -105,7 +105,7 @@ class Supervisor:
                 self._saw_scratch(scratches.poll(self._scratch_left_bytes()))
                 if self.cut is not None:
                     return None
-            self._read(tail, ended=True)
+            self._read(tail)
         outputs.finish()
         return state
 
@@ -122,6 +122,10 @@ class Supervisor:
         self._saw_output(self._look_at_output())
         if self.cut is None or self.cut.reason is Cut.DISK_FULL:
             self._saw_scratch(execution.scratch())
+
+    def saw_trace(self, trace: Trace) -> None:
+        """All that the witness saw, once it has ended."""
+        self._fields.saw_all(trace.events)
 
     def gone(self) -> None:
         """Its container is removed: what it hid on a disk that was full is free again by now, or
@@ -173,7 +177,7 @@ class Supervisor:
         """The first recorded reason wins."""
         self.cut = self.cut or cut
 
-    def _read(self, tail: TraceTail, *, ended: bool = False) -> None:
+    def _read(self, tail: TraceTail) -> None:
         try:
             new = [record for record in tail.new_records() if isinstance(record, FileEvent)]
         except ProbeError:  # what is wrong with the trace will be recorded when the run has ended
@@ -182,7 +186,7 @@ class Supervisor:
         for event in new:
             self._pairs.saw(event, now_s)
             self._life.saw_event(now_s)
-        self._fields.saw(new, ended=ended)
+        self._fields.saw(new)
 
     def _look(self, execution: Execution) -> None:
         now_s = self._now_s()
@@ -294,16 +298,22 @@ class _LiveFields:
         self._events: list[FileEvent] = []
         self._announced: set[str] = set()
 
-    def saw(self, new: list[FileEvent], *, ended: bool) -> None:
+    def saw(self, new: list[FileEvent]) -> None:
         self._events.extend(new)
-        if not ended and not any(event.root is Root.OUTPUT for event in new):
-            return
+        if any(event.root is Root.OUTPUT for event in new):
+            self._tell([e for e in self._events if e.event is not Event.CREATED])
+
+    def saw_all(self, events: Sequence[FileEvent]) -> None:
+        """The witness has ended: what it wrote last came after the submission's own end."""
+        self._tell(events)
+
+    def _tell(self, events: Sequence[FileEvent]) -> None:
         seen = Trace(
             placement=Placement.HOST,  # only the events matter here
             precision=Precision.PLAIN,
-            events=tuple(e for e in self._events if ended or e.event is not Event.CREATED),
+            events=tuple(events),
         )
-        written = {event.path for event in self._events if event.root is Root.OUTPUT}
+        written = {event.path for event in events if event.root is Root.OUTPUT}
         for timing in time_pairs([_as_seen(pair, written) for pair in self._pairs], seen):
             if timing.finished_ns is not None and timing.key not in self._announced:
                 self._announced.add(timing.key)

@@ -66,12 +66,12 @@ def stamp(what: str, pair: Pair) -> None:
 
 
 def field_bytes() -> bytes:
-    return (DATA / "field.npz").read_bytes()
+    return (DATA / TASK / "field.npz").read_bytes()
 
 
 def other_field_bytes() -> bytes:
     """Another valid field of the same size."""
-    return (DATA / "other.npz").read_bytes()
+    return (DATA / TASK / "other.npz").read_bytes()
 
 
 # Ways to read a file.
@@ -245,7 +245,7 @@ def rewritten(pair: Pair) -> None:
 
 def planted_symlink(pair: Pair) -> None:
     stamp("finishing", pair)
-    pair.field.symlink_to(DATA / "field.npz")
+    pair.field.symlink_to(DATA / TASK / "field.npz")
 
 
 # These are completed first and touched again at the end of the scenario, or never completed.

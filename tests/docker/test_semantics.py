@@ -24,7 +24,7 @@ from harness.plan import Plan
 from harness.probe.trace import read_trace
 from harness.store import PairRecord, RunDirectory, RunRecord
 from harness.timing import Flag, PairTiming, time_pairs
-from tests.docker.behaviours import COMPUTE_S, READS, WRITES
+from tests.docker.behaviours import COMPUTE_S, READS, TASK, WRITES
 from tests.tiny import tiny_challenge, write_challenge, write_data
 
 if TYPE_CHECKING:
@@ -105,9 +105,9 @@ class Stage:
         folder = self._folder / f"{scenario}-{len(self._played)}"
         data_dir = write_data(folder / "test", first=pairs, second=())
         shutil.rmtree(data_dir / "task_02")
-        shutil.copy(PROGRAM, data_dir / "behaviours.py")
+        shutil.copy(PROGRAM, data_dir / TASK)
         for name, value in (("field", 0), ("other", 1)):
-            np.savez_compressed(data_dir / name, np.full((3, 8, 6, 10), value, np.float16))
+            np.savez_compressed(data_dir / TASK / name, np.full((3, 8, 6, 10), value, np.float16))
         challenge = tiny_challenge()
         arguments = (" ".join([*self._command, scenario]),) if self._command else (scenario,)
         contract = challenge.container.model_copy(update={"arguments": arguments})
@@ -142,7 +142,7 @@ def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     if request.param == "docker":
         engine: Engine = request.getfixturevalue("engine")
         image: Image = request.getfixturevalue("shell_image")
-        return Stage(folder, engine, image, ("python3", "/l2r/test/behaviours.py"))
+        return Stage(folder, engine, image, ("python3", f"/l2r/test/{TASK}/behaviours.py"))
     (folder / "team/method").mkdir(parents=True)
     process = ProcessEngine(command=(sys.executable, str(PROGRAM)))
     return Stage(folder, process, process.build(folder / "team", tag="-"), ())
