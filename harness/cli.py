@@ -23,6 +23,7 @@ from harness import (
     cli_show,
     cli_upload,
     console,
+    console_runs,
     data_lock,
     interrupts,
 )
@@ -127,7 +128,7 @@ def compare_runs(
     missed events, or whose machine did other work.
     """
     records = [RunDirectory.find(name, runs).read_record() for name in (first, second)]
-    console.show_comparison(compare(*records))
+    console_runs.show_comparison(compare(*records))
 
 
 @app.command()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness import cli_import, cli_recover, console, data_lock
+from harness import cli_import, cli_recover, console, console_runs, data_lock
 from harness.cache import CacheMode
 from harness.challenge.field_file import FieldState
 from harness.challenge.limit_changes import change_limits
@@ -159,7 +159,7 @@ def run(
         console.show_log_tail(shown.directory)
     console.show_ending(shown.record, accuracy, shown.directory, to_stderr=as_json)
     if summary is not None:
-        console.show_repeats(summary, first.directory, shown.record.run_id, to_stderr=as_json)
+        console_runs.show_repeats(summary, first.directory, shown.record.run_id, to_stderr=as_json)
     kept = shown.directory.path / "replaced"
     if publish_fields(shown.directory.fields_dir, submission, kept):
         console.note(f"  fields in {submission}/ that no run had made were moved to {kept}")
@@ -184,7 +184,7 @@ def _execute_times(
         if index == 1:
             console.show_plan(plan, engine.info, directory)
         if times > 1:
-            console.show_turn(directory, index, times)
+            console_runs.show_turn(directory, index, times)
         with RunView(len(plan.pairs)) as running:
             yield running.update
 

@@ -21,8 +21,6 @@ from harness.engine.base import EngineName
 from harness.machine.contamination import MachineVerdict
 from harness.store import (
     PairRecord,
-    PairSpread,
-    RepeatSummary,
     RunDirectory,
     RunRecord,
     RunStatus,
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from harness.compare import Comparison
     from harness.engine.base import EngineInfo
     from harness.evaluate.accuracy import PairAccuracy
     from harness.plan import Plan
@@ -201,64 +198,6 @@ def show_ending(
     target.print(f"  machine {_MACHINE[record.contamination.verdict]}")
     where = f"{relative(run_dir.path)}/  (run.json, trace.jsonl.gz, log.txt, fields/)"
     target.print(f"  record  {escape(where)}")
-
-
-def show_turn(run_dir: RunDirectory, index: int, times: int) -> None:
-    err.print(f"  [bold]run {index} of {times}[/]  {escape(relative(run_dir.path))}/")
-
-
-def show_repeats(
-    summary: RepeatSummary, first: RunDirectory, shown: str, *, to_stderr: bool
-) -> None:
-    """How runtimes vary, what to know of it, and whose fields were published."""
-    target = err if to_stderr else out
-    if not to_stderr:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("pair", no_wrap=True)
-        for name in ("median", "shortest", "longest", "spread"):
-            table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("95 % interval", no_wrap=True)
-        for pair in summary.pairs:
-            table.add_row(
-                pair.key,
-                *map(seconds, (pair.median_s, pair.shortest_s, pair.longest_s)),
-                "-" if pair.spread_ratio is None else f"{100 * pair.spread_ratio:.1f} %",
-                _interval(pair),
-            )
-        out.print()
-        show_table(table)
-        out.print()
-    for text in summary.warnings:
-        warn(text)
-    ended = summary.statuses.count(RunStatus.SUCCEEDED)
-    target.print(f"{ended} of {summary.asked} runs succeeded; the fields are those of run {shown}")
-    target.print(f"  summary {escape(relative(first.repeat_path))}")
-
-
-def _interval(pair: PairSpread) -> str:
-    if pair.interval_s is None:
-        return "-"
-    low_s, high_s = pair.interval_s
-    return f"{low_s:.3f} to {high_s:.3f} s ({pair.interval_of})"
-
-
-def show_comparison(comparison: Comparison) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("pair", no_wrap=True)
-    for name in ("first", "second", "second/first"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for pair in comparison.pairs:
-        table.add_row(pair.key, seconds(pair.first_s), seconds(pair.second_s), _ratio(pair.ratio))
-    show_table(table)
-    out.print(f"median ratio {_ratio(comparison.median_ratio)}")
-    for text in comparison.differences:
-        warn(f"not comparable, different {text}")
-    for text in comparison.doubts:
-        warn(text)
-
-
-def _ratio(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def show_finding(finding: Finding) -> None:

@@ -22,8 +22,8 @@ from harness.scoring.cases import (
 )
 from harness.scoring.evaluate import ZeroFields, check_truth, evaluate_source, n_steps
 from harness.scoring.pool import Pool
+from harness.scoring.results import cases_path, initial_cases_path, write_result
 from harness.scoring.source import look_at_source
-from harness.store import cases_path, evaluation_path, initial_cases_path, write_result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -179,7 +179,7 @@ def _result_path(request: Request, path: Path, label: str) -> Path:
     if output is None:
         run = find_run(path, request.runs)
         if run is not None:
-            return evaluation_path(run)
+            return run.evaluation_path
         return Path(_MANY_RESULTS) / f"{label}.json" if several else Path(_ONE_RESULT)
     if several:
         return output / f"{label}.json"

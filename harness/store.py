@@ -286,6 +286,11 @@ class RunDirectory:
         return self.path / "started.json"
 
     @property
+    def evaluation_path(self) -> Path:
+        """Absent until `harness evaluate` was here."""
+        return self.path / "evaluation.json"
+
+    @property
     def log_path(self) -> Path:
         return self.path / "log.txt"
 
@@ -364,7 +369,7 @@ class RunDirectory:
             )
 
     def write_record(self, record: RunRecord) -> None:
-        _write(self.record_path, record)
+        write_json(self.record_path, record)
 
     def read_record(self) -> RunRecord:
         """Raises OutputError when the run did not end or the file is no run record."""
@@ -380,7 +385,7 @@ class RunDirectory:
             ) from error
 
     def write_repeat(self, summary: RepeatSummary) -> None:
-        _write(self.repeat_path, summary)
+        write_json(self.repeat_path, summary)
 
     def read_repeat(self) -> RepeatSummary:
         """Raises OutputError when this is not the first run of a group, or the file is broken."""
@@ -390,7 +395,7 @@ class RunDirectory:
             raise OutputError(f"{self.repeat_path}: not a summary of runs: {error}") from error
 
 
-def _write(path: Path, record: BaseModel) -> None:
+def write_json(path: Path, record: BaseModel) -> None:
     """All of it or nothing."""
     part = path.with_suffix(".part")
     with part.open("w", encoding="utf-8") as file:
@@ -398,27 +403,3 @@ def _write(path: Path, record: BaseModel) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-
-
-def evaluation_path(run: RunDirectory) -> Path:
-    """``evaluation.json``: absent until `harness evaluate` was here."""
-    return run.path / "evaluation.json"
-
-
-def cases_path(result: Path) -> Path:
-    """The journal beside an evaluation's result, from which one that was interrupted goes on."""
-    return result.with_name(result.name.removesuffix(".json") + ".cases.jsonl")
-
-
-def initial_cases_path(folder: Path) -> Path:
-    """The journal of the zero field, which all results in a folder (or runs below it) share."""
-    return folder / "initial.cases.jsonl"
-
-
-def write_result(path: Path, record: BaseModel) -> None:
-    """All of it or nothing. Raises OutputError where it cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, record)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror})") from error

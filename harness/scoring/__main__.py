@@ -29,8 +29,8 @@ from harness.scoring.container import (
 )
 from harness.scoring.evaluate import ZeroFields, check_truth, evaluate_source
 from harness.scoring.pool import Pool
+from harness.scoring.results import write_result
 from harness.scoring.source import look_at_source
-from harness.store import write_result
 from harness.text import harmless
 
 if TYPE_CHECKING:

@@ -49,7 +49,7 @@ class Evaluated:
 
 class ZeroFields:
     """Results of the zero field, which all submissions share: computed once a command, and once for
-    all commands that are given the same ``journal`` (:func:`harness.store.initial_cases_path`)."""
+    all commands that are given the same ``journal`` (:func:`.results.initial_cases_path`)."""
 
     def __init__(self, journal: Path | None = None) -> None:
         self.records: dict[tuple[str, str], CaseRecord] = {}

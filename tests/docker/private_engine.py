@@ -61,7 +61,9 @@ class PrivateEngine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.stop()
+        self.end()
+        # It mounts its folder on itself, which one that was killed leaves behind.
+        subprocess.run(("umount", self._folder / "data"), check=False, capture_output=True)
         shutil.rmtree(self._folder / "data", ignore_errors=True)
 
     @property
@@ -69,6 +71,7 @@ class PrivateEngine:
         return None if self._process is None else self._process.pid
 
     def start(self) -> None:
+        (self._folder / "pid").unlink(missing_ok=True)  # of one that was killed
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
@@ -79,9 +82,9 @@ class PrivateEngine:
                     f"--exec-root={self._folder}/exec",
                     f"--pidfile={self._folder}/pid",
                     f"--host={self.host}",
-                    "--bridge=none",
-                    "--iptables=false",
-                    "--ip6tables=false",
+                    *("--bridge=none", "--iptables=false", "--ip6tables=false"),
+                    "--containerd-namespace=l2r-test",
+                    "--containerd-plugins-namespace=l2r-test-plugins",
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -90,12 +93,24 @@ class PrivateEngine:
             )
         self._await_answer()
 
-    def stop(self) -> None:
-        """As its service manager does: it ends its containers first."""
+    def send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """SIGTERM: as its service manager does; it ends its containers first."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
+            self.send(number)
             self._process.wait(_START_S)
             self._process = None
+
+    def docker(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ("docker", "-H", self.host, *arguments), capture_output=True, text=True, check=False
+        )
+
+    def containers(self) -> list[str]:
+        return self.docker("ps", "--all", "--quiet").stdout.split()
 
     def client(self) -> DockerClient:
         return docker.DockerClient(base_url=self.host)

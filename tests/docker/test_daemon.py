@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import os
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
 import threading
 import time
@@ -28,7 +26,10 @@ import harness.engine.removal as removal_module
 from harness.engine.base import HelperSpec
 from harness.engine.docker import DockerEngine
 from harness.errors import EngineError, EngineUnreachable
+from tests.conftest import lacks
+from tests.docker import private_engine
 from tests.docker.conftest import shell_spec
+from tests.docker.private_engine import PrivateEngine
 from tests.docker.test_docker_engine import wait_for_log
 
 if TYPE_CHECKING:
@@ -39,11 +40,6 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.docker,
-    pytest.mark.skipif(os.geteuid() != 0, reason="starts an engine of its own: needs root"),
-    pytest.mark.skipif(
-        shutil.which("dockerd") is None or shutil.which("unshare") is None,
-        reason="no dockerd, or no unshare, on this machine",
-    ),
     # The SDK leaves a socket open that could not be connected.
     pytest.mark.filterwarnings(
         "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
@@ -51,60 +47,13 @@ pytestmark = [
 ]
 
 
-def removed_within(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Have a removal that does not succeed given up sooner."""
+def hurry(monkeypatch: pytest.MonkeyPatch, *, removal_s: float, **deadlines_s: float) -> None:
+    """Shorter deadlines of an execution (names in its module, in small letters), and of removals,
+    which the last request of each may overrun."""
+    for name, value_s in deadlines_s.items():
+        monkeypatch.setattr(container_module, f"_{name.upper()}", value_s)
     monkeypatch.setattr(removal_module, "_ASK_S", 1.0)
-    monkeypatch.setattr(removal_module, "_REMOVE_DEADLINE_S", seconds)
-
-
-class Daemon:
-    """A dockerd with everything of its own in one folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.host = f"unix://{folder}/d.sock"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        (self._folder / "pid").unlink(missing_ok=True)
-        with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    *("unshare", "--net", "--"),
-                    *("dockerd", "-H", self.host, "--bridge=none", "--iptables=false"),
-                    *(f"--data-root={self._folder}/data", f"--exec-root={self._folder}/exec"),
-                    *(f"--pidfile={self._folder}/pid", "--containerd-namespace=l2r-test"),
-                    "--containerd-plugins-namespace=l2r-test-plugins",
-                ],
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        deadline_s = time.monotonic() + 30
-        while self.docker("version").returncode:
-            if self._process.poll() is not None or time.monotonic() > deadline_s:
-                pytest.skip("no second dockerd can be started: " + self._last_words())
-            time.sleep(0.1)
-
-    def send(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
-
-    def end(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
-        self._process.wait(30)
-
-    def docker(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ("docker", "-H", self.host, *arguments), capture_output=True, text=True, check=False
-        )
-
-    def containers(self) -> list[str]:
-        return self.docker("ps", "--all", "--quiet").stdout.split()
-
-    def _last_words(self) -> str:
-        return (self._folder / "log").read_text("utf-8", "replace").strip()[-300:]
+    monkeypatch.setattr(removal_module, "_REMOVE_DEADLINE_S", removal_s)
 
 
 def interfaces() -> set[str]:
@@ -112,26 +61,19 @@ def interfaces() -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def daemon(base: str) -> Iterator[Daemon]:
-    folder = Path(tempfile.mkdtemp(prefix="harness-dockerd-"))
-    daemon = Daemon(folder)
+def daemon(engine: DockerEngine, base: str) -> Iterator[PrivateEngine]:
     before = interfaces()
-    try:
-        daemon.start()
-        with (folder / "image.tar").open("wb") as tar:
-            subprocess.run(("docker", "save", base), stdout=tar, check=True)
-        assert daemon.docker("load", "-i", str(folder / "image.tar")).returncode == 0
-        yield daemon
-        daemon.end(signal.SIGTERM)
-        assert before <= interfaces(), "the machine's own engine has lost its bridge"
-    finally:
-        # A daemon mounts its folder on itself.
-        subprocess.run(("umount", folder / "data"), check=False, capture_output=True)
-        shutil.rmtree(folder)
+    with tempfile.TemporaryDirectory(prefix="harness-dockerd-") as name:
+        if (why := private_engine.why_none(Path(name))) is not None:
+            lacks(why)
+        with PrivateEngine(Path(name)) as daemon:
+            daemon.load(engine, engine.find(base))
+            yield daemon
+    assert before <= interfaces(), "the machine's own engine has lost its bridge"
 
 
 @pytest.fixture
-def theirs(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[DockerEngine]:
+def theirs(daemon: PrivateEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[DockerEngine]:
     monkeypatch.setenv("DOCKER_HOST", daemon.host)
     engine = DockerEngine.connect()
     yield engine
@@ -162,7 +104,7 @@ def wait_by_looks(execution: ContainerExecution) -> None:
         pass
 
 
-def started_again(daemon: Daemon, after_s: float) -> threading.Timer:
+def started_again(daemon: PrivateEngine, after_s: float) -> threading.Timer:
     timer = threading.Timer(after_s, daemon.start)
     timer.start()
     return timer
@@ -170,7 +112,7 @@ def started_again(daemon: Daemon, after_s: float) -> threading.Timer:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_restarted_while_a_submission_runs(
-    daemon: Daemon, theirs: DockerEngine, image: Image, folder: Path, number: signal.Signals
+    daemon: PrivateEngine, theirs: DockerEngine, image: Image, folder: Path, number: signal.Signals
 ) -> None:
     """Also where the engine, going, ends the container: that is no crash of the submission's."""
     timer = None
@@ -189,7 +131,7 @@ def test_restarted_while_a_submission_runs(
 
 
 def test_restarted_while_a_submission_runs_at_once(
-    daemon: Daemon, theirs: DockerEngine, image: Image, folder: Path
+    daemon: PrivateEngine, theirs: DockerEngine, image: Image, folder: Path
 ) -> None:
     with running(theirs, image, folder) as execution:
         daemon.end(signal.SIGTERM)
@@ -200,7 +142,7 @@ def test_restarted_while_a_submission_runs_at_once(
 
 
 def test_stopped_by_somebody(
-    daemon: Daemon, theirs: DockerEngine, image: Image, folder: Path
+    daemon: PrivateEngine, theirs: DockerEngine, image: Image, folder: Path
 ) -> None:
     with running(theirs, image, folder) as execution:
         daemon.docker("kill", execution.container_name)
@@ -217,16 +159,14 @@ def test_killed_by_itself(theirs: DockerEngine, image: Image, folder: Path) -> N
 
 
 def test_hangs_while_a_submission_runs(
-    daemon: Daemon,
+    daemon: PrivateEngine,
     theirs: DockerEngine,
     image: Image,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is ended all the same, and its container is gone once the engine answers again."""
-    removed_within(monkeypatch, 2.0)
-    for name, value_s in (("_ASK_S", 1.0), ("_LOG_DRAIN_S", 1.0)):
-        monkeypatch.setattr(container_module, name, value_s)
+    hurry(monkeypatch, removal_s=2.0, ask_s=1.0, log_drain_s=1.0)
     try:
         with running(theirs, image, folder) as execution:
             group = execution._group
@@ -252,15 +192,13 @@ def test_hangs_while_a_submission_runs(
 
 
 def test_hangs_and_does_not_tell_of_the_end(
-    daemon: Daemon,
+    daemon: PrivateEngine,
     theirs: DockerEngine,
     image: Image,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    removed_within(monkeypatch, 2.0)
-    for name, value_s in (("_ASK_S", 1.0), ("_UNTOLD_S", 2.0)):
-        monkeypatch.setattr(container_module, name, value_s)
+    hurry(monkeypatch, removal_s=2.0, ask_s=1.0, untold_s=2.0)
     try:
         with running(theirs, image, folder, "echo up; sleep 2") as execution:
             daemon.send(signal.SIGSTOP)
@@ -275,16 +213,14 @@ def test_hangs_and_does_not_tell_of_the_end(
 
 
 def test_hangs_while_a_container_is_made(
-    daemon: Daemon,
+    daemon: PrivateEngine,
     theirs: DockerEngine,
     image: Image,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The container that it makes when it goes on does not stay."""
-    removed_within(monkeypatch, 2.0)
-    for name, value_s in (("_CREATE_S", 1.0), ("_ASK_S", 1.0), ("_HALF_MADE_DEADLINE_S", 1.0)):
-        monkeypatch.setattr(container_module, name, value_s)
+    hurry(monkeypatch, removal_s=2.0, create_s=1.0, ask_s=1.0, half_made_deadline_s=1.0)
     execution = theirs.prepare(shell_spec(image, folder, "true"))
     daemon.send(signal.SIGSTOP)
     try:
@@ -299,12 +235,12 @@ def test_hangs_while_a_container_is_made(
 
 
 def test_hangs_while_a_helper_is_started_or_ended(
-    daemon: Daemon, theirs: DockerEngine, image: Image, monkeypatch: pytest.MonkeyPatch
+    daemon: PrivateEngine, theirs: DockerEngine, image: Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is left of it is gone once the engine answers again."""
     for name in ("_CREATE_S", "_ASK_S", "_KILL_S"):
         monkeypatch.setattr(helper_module, name, 1.0)
-    removed_within(monkeypatch, 1.0)
+    hurry(monkeypatch, removal_s=1.0)
     spec = HelperSpec(image=image, name="hung", command=("sh", "-c", "echo up; cat"))
     started, not_started = theirs.helper(spec), theirs.helper(spec)
     started.start()

@@ -215,7 +215,7 @@ def test_engine_restarted(
         leftovers = Leftovers(client, folder)
         with Command(folder, image, environment={"DOCKER_HOST": private.host}) as command:
             command.await_first_field()
-            private.stop()
+            private.end()
             private.start()
             check_only_run("engine_restarted", folder / "runs", command)
         assert leftovers.found(apart_from=private.pid) == []

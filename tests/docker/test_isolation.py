@@ -19,6 +19,7 @@ from harness.engine.base import ExitState, Isolation
 from harness.engine.docker import DockerEngine
 from harness.engine.owner import OWNER_LABEL, Owner
 from harness.errors import BuildError, EngineError, ImageMissing, OptionError
+from tests.conftest import lacks
 from tests.docker.conftest import MIB, shell_spec
 from tests.docker.test_docker_engine import as_root, execute, log_of, wait_for_log
 
@@ -665,7 +666,7 @@ class TestHandingOver:
         user = 64321  # nobody's
         socket = Path("/var/run/docker.sock").stat()
         if not (socket.st_mode & 0o020 and socket.st_gid):
-            pytest.skip("no group may speak to the engine here")
+            lacks("no group may speak to the engine here")
         see(shell(LITTER), folder)
 
         def report() -> str:

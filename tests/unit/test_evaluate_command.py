@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from harness.cli import app
 from harness.errors import ChallengeError, DataError, FieldError
-from harness.store import RunDirectory, evaluation_path
+from harness.store import RunDirectory
 from tests.tiny import GRID, HALF, YAML
 from tests.unit.test_compare import CLEAN
 
@@ -128,7 +128,7 @@ def test_run_directory_keeps_its_evaluation(site: Path) -> None:
     (site / "fields").rename(run.fields_dir)
     run.write_record(CLEAN)
     evaluate("20260101-000000")
-    assert read(evaluation_path(run))["tasks"]["task_01"]["aggregates"]["DSC"]["mean"] == 1
+    assert read(run.evaluation_path)["tasks"]["task_01"]["aggregates"]["DSC"]["mean"] == 1
     assert not (site / "metrics.json").exists()
     assert "0 computed, 6 known" in evaluate(str(run.path))
 

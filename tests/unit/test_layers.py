@@ -92,6 +92,7 @@ TOP = {
     "console_check",
     "console_show",
     "console_evaluate",
+    "console_runs",
     "evaluation",
     "live",
     "first_look",
