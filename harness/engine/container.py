@@ -269,7 +269,10 @@ class ContainerExecution:
         written = self._written_bytes()
         if written is None:
             return None
-        deleted = None if self._group is None else deleted_bytes(self._group.threads())
+        if self._waiter.ended_within(0.0):
+            deleted: int | None = 0  # nothing of it is open any more
+        else:
+            deleted = None if self._group is None else deleted_bytes(self._group.threads())
         return ScratchUse(used_bytes=written + (deleted or 0), deleted_bytes=deleted)
 
     def is_alone(self) -> bool:
