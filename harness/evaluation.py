@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from harness.scoring.evaluate import Rulebook
     from harness.scoring.source import Source
 
+_DATA = Path("test")  # where the challenge's data lies unless something else is said
 _ONE_RESULT = "metrics.json"
 _MANY_RESULTS = "evaluation"
 
@@ -116,8 +117,9 @@ def _rules(request: Request) -> tuple[Rulebook, tuple[TaskCases, ...]]:
         return rulebook, (task,)
     challenge = _challenge(request)
     data = request.data
-    truth = request.truth or (data or Path("test")).resolve().parent / "truth"
-    tasks = cases_of_challenge(challenge, truth, data, request.tasks)
+    truth = request.truth or (data or _DATA).resolve().parent / "truth"
+    places = [data] if data is not None else [truth, _DATA]
+    tasks = cases_of_challenge(challenge, truth, places, request.tasks)
     if data is not None:
         check_images(tasks, truth, data)
     return rulebook_of_challenge(challenge, extras=extras, initial=initial), tasks

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.challenge.pairs import list_pairs_alone
@@ -15,25 +14,26 @@ from harness.scoring.evaluate import Rulebook
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from harness.challenge.model import Challenge
     from harness.evaluate.rules import TaskCases
 
 
 def cases_of_challenge(
-    challenge: Challenge, truth: Path, data: Path | None, names: Sequence[str] = ()
+    challenge: Challenge, truth: Path, places: Sequence[Path], names: Sequence[str] = ()
 ) -> tuple[TaskCases, ...]:
     """The cases of every task, or of those that are named, whose list of pairs is at hand.
 
-    The lists are looked for in ``data`` if that is given, else in the truth folder and then in
-    ``test``. Raises DataError where there is none, and for a truth folder that is none.
+    The lists are looked for in each of ``places``; the images are where they are, but for the truth
+    folder, which has none. Raises DataError where there is none, and for a truth folder that is
+    none.
     """
     if not truth.is_dir():
         raise DataError(f"truth folder {truth}: expected a folder, found none")
     known = [task.name for task in challenge.tasks]
     if unknown := [name for name in names if name not in known]:
         raise DataError(f"task {unknown[0]}: expected one of {', '.join(known)}")
-    places = [data] if data is not None else [truth, Path("test")]
     for place in places:
         if found := list_pairs_alone(challenge, place):
             wanted = [one for one in found if not names or one.task.name in names]
@@ -43,8 +43,8 @@ def cases_of_challenge(
             return tuple(challenge_cases(one, truth, images) for one in wanted)
     lists = ", ".join(str(task.pairs.path) for task in challenge.tasks)
     raise DataError(
-        f"{' and '.join(map(str, places))}: expected a list of pairs ({lists}), found none; say "
-        "where the challenge's data is with --data"
+        f"{' and '.join(map(str, places))}: expected a list of pairs ({lists}), found none; put "
+        "the lists there, or name the challenge's data with --data"
     )
 
 

@@ -66,7 +66,7 @@ def find_rules(places: Places) -> tuple[Rulebook, tuple[TaskCases, ...], bool]:
             f"found {len(found)} and no such variable"
         )
     challenge = load_challenge(places.challenge)
-    tasks = cases_of_challenge(challenge, places.truth, None)
+    tasks = cases_of_challenge(challenge, places.truth, [places.truth])
     return rulebook_of_challenge(challenge, extras=False, initial=False), tasks, False
 
 

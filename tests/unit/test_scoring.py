@@ -449,7 +449,7 @@ class TestContainerEntry:
         environment = {f"HARNESS_{name}": str(team / path) for name, path in places.items()}
         return subprocess.run(
             [sys.executable, "-m", "harness.scoring"],
-            cwd=REPOSITORY,
+            cwd=team,
             env=os.environ | environment | variables,
             capture_output=True,
             text=True,
@@ -479,6 +479,11 @@ class TestContainerEntry:
         assert str(labels) in self.run(team, HARNESS_ORGANISER="1").stderr
 
     def test_challenge_in_place_of_a_configuration(self, team: Path) -> None:
+        """Its lists lie in the ground truth. Once they were looked for in ``test/``, too, wherever
+        it was started: a dry run's data decided what was scored."""
+        elsewhere = team / "test/task_01/pairs_val.csv"
+        elsewhere.parent.mkdir(parents=True)
+        elsewhere.write_text("fixed,moving\n1,1\n")
         done = self.run(team)
         assert done.returncode == 11
         done = self.run(team, HARNESS_CHALLENGE="learn2reg2021", HARNESS_ORGANISER="1")
