@@ -8,7 +8,8 @@
     │   ├── DataError           11  the data folder
     │   ├── OutputError         12  a folder the harness must write to
     │   ├── ConventionError     13  what a field's convention is said to be does not fit together
-    │   └── OptionError         14  an option asks for what this engine cannot do
+    │   ├── OptionError         14  an option asks for what this engine cannot do
+    │   └── CampaignError       15  a campaign's file, or what it asks for
     ├── SubmissionError             the team can mend it
     │   ├── MethodError         20  the plugin cannot be loaded
     │   ├── FieldError          21  a displacement field breaks the contract
@@ -81,6 +82,10 @@ class ConventionError(ConfigurationError):
 
 class OptionError(ConfigurationError):
     exit_code = 14
+
+
+class CampaignError(ConfigurationError):
+    exit_code = 15
 
 
 class SubmissionError(HarnessError):

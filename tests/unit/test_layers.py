@@ -66,6 +66,13 @@ ALLOWED: dict[str, set[str]] = {
     "spread": {"cache", "challenge", "machine", "store"},
     "repeat": {"engine", "execute", "interrupts", "plan", "probe", "store"},
     "check": {"errors", "challenge", "evaluate", "runner", "store", "text", "beneath"},
+    "campaign": {
+        *("errors", "cache", "challenge", "ending", "engine", "image_record", "imports", "machine"),
+        *("plan", "store", "record", "started", "execute", "recover", "repeat", "interrupts"),
+        *("data_lock", "disk", "collect", "beneath", "text", "check", "evaluate", "scoring"),
+        *("export", "probe"),
+    },
+    "cluster": {"errors", "campaign", "challenge", "engine", "execute", "machine", "store", "text"},
     "export": {"errors", "challenge", "engine", "machine", "store", "timing"},
     "imports": {"errors", "challenge", "engine", "text"},
     "evaluate": {"errors", "challenge"},
