@@ -70,13 +70,19 @@ def drift_ratio(state: CampaignState, calibration: Attempt) -> float | None:
     first = baseline(state, calibration.started.place.rig, calibration.machine_digest)
     if first is None or first.end is None or calibration.end is None:
         return None
+    key = ("drift ratio", calibration.key)
+    match state.memo.get(key):
+        case (kept_for, float() | None as kept) if kept_for is first:
+            return kept
     before_s, now_s = first.end.runtimes_s, calibration.end.runtimes_s
     ratios = [
         now_s[key] / was_s
         for key, was_s in before_s.items()
         if was_s > 0 and now_s.get(key, 0.0) > 0
     ]
-    return median(ratios) - 1 if ratios else None
+    drift = median(ratios) - 1 if ratios else None
+    state.memo[key] = first, drift
+    return drift
 
 
 def drifted(state: CampaignState, policy: Policy, calibration: Attempt) -> str | None:
@@ -100,6 +106,17 @@ def _where(calibration: Attempt) -> str:
 
 def rig_state(state: CampaignState, policy: Policy, place: Place) -> RigState:
     """Of the rig that ``place`` is, as its machine is now: its fingerprint may have changed."""
+    key = ("rig", place.rig, place.machine_digest)
+    now = (policy, state.conditions, state.opened_n, state.rig_changes(place.rig))
+    match state.memo.get(key):
+        case (kept_for, RigState() as kept) if kept_for == now:
+            return kept
+    found = _look(state, policy, place)
+    state.memo[key] = now, found
+    return found
+
+
+def _look(state: CampaignState, policy: Policy, place: Place) -> RigState:
     good: Attempt | None = None
     failed: list[Attempt] = []
     since = under_way = calibrations_under_way = 0
