@@ -275,8 +275,8 @@ def test_hostile_entries_are_told_one_by_one(inbox: Inbox, tmp_path: Path) -> No
         assert part in told[entry], entry
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_what_cannot_be_read_is_told(inbox: Inbox) -> None:
+def test_what_cannot_be_read_is_told(nobody_s_folder: Path) -> None:
+    inbox = Inbox(nobody_s_folder / "submissions")
     inbox.put("alpha.tar").chmod(0)
     folder = inbox.put("beta/Dockerfile").parent
     folder.chmod(0)
@@ -492,6 +492,8 @@ def test_any_folder_is_scanned_and_journalled(entries: list[tuple[bytes, bytes, 
 
 
 def _make(path: bytes, what: str) -> None:
+    if os.path.lexists(path):
+        return  # nobody reads a pipe, and whoever writes to it waits
     if what == "link":
         Path(os.fsdecode(path)).symlink_to("elsewhere")
     elif what == "pipe":
