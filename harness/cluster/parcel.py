@@ -1,4 +1,4 @@
-"""A run directory as a parcel: a list of its files with their digests, and all their bytes in a row.
+"""A run directory as a parcel: a list of its files with their digests, and their bytes in a row.
 
 The list comes from another machine, whose word is taken for nothing: every name and size is checked
 before a byte is written, and every digest after.
