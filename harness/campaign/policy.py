@@ -58,6 +58,7 @@ class Policy(_Part):
     ``order``: teams that come first, in that order; the others follow by name, or shuffled by
     ``seed``. ``uploads_per_day``: of one team, by the day (UTC) they arrived; those beyond are
     rejected. ``machine_retries``: further attempts after the machine's fault.
+    ``interruption_retries``: further attempts after the harness, or its machine, died under one.
     ``suspect_reruns``: further attempts when the machine was not quiet, or had drifted.
     ``settle_time``: an upload is complete when it has not changed for so long.
     ``after_each``: a command to run after each attempt, never while one is timed.
@@ -71,6 +72,7 @@ class Policy(_Part):
     counted: Counted = Counted.LATEST
     uploads_per_day: Annotated[int, Field(ge=1)] | None = None
     machine_retries: Annotated[int, Field(ge=0, le=20)] = 2
+    interruption_retries: Annotated[int, Field(ge=0, le=1000)] = 20
     suspect_reruns: Annotated[int, Field(ge=0, le=20)] = 1
     exclusive: Exclusive = Exclusive.MACHINE
     calibration: Calibration = Calibration()
