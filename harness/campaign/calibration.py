@@ -64,23 +64,32 @@ def baseline(state: CampaignState, rig: str, digest: str | None) -> Attempt | No
     return first
 
 
+def runtime_ratio(before: Attempt, now: Attempt) -> float | None:
+    """How many times as long the second took: the median over the pairs that both have a runtime
+    of; None when there are none."""
+    if before.end is None or now.end is None:
+        return None
+    now_s = now.end.runtimes_s
+    ratios = [
+        now_s[key] / was_s
+        for key, was_s in before.end.runtimes_s.items()
+        if was_s > 0 and now_s.get(key, 0.0) > 0
+    ]
+    return median(ratios) if ratios else None
+
+
 def drift_ratio(state: CampaignState, calibration: Attempt) -> float | None:
     """How much slower than the baseline a good calibration is: the median over the pairs that both
     have, 0 when it is as fast, negative when it is faster. None: they have no pair in common."""
     first = baseline(state, calibration.started.place.rig, calibration.machine_digest)
-    if first is None or first.end is None or calibration.end is None:
+    if first is None:
         return None
     key = ("drift ratio", calibration.key)
     match state.memo.get(key):
         case (kept_for, float() | None as kept) if kept_for is first:
             return kept
-    before_s, now_s = first.end.runtimes_s, calibration.end.runtimes_s
-    ratios = [
-        now_s[key] / was_s
-        for key, was_s in before_s.items()
-        if was_s > 0 and now_s.get(key, 0.0) > 0
-    ]
-    drift = median(ratios) - 1 if ratios else None
+    ratio = runtime_ratio(first, calibration)
+    drift = None if ratio is None else ratio - 1
     state.memo[key] = first, drift
     return drift
 

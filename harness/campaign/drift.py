@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.campaign.calibration import drifted, is_good, rig_state
+from harness.campaign.calibration import baseline, drifted, is_good, rig_state, runtime_ratio
 from harness.campaign.events import Suspected
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from harness.campaign.policy import Policy
+    from harness.campaign.rules import Published
     from harness.campaign.state import Attempt, CampaignState
+
+_UNEQUAL = 0.1  # as much as a machine may drift, by default
 
 
 def new_suspicions(state: CampaignState, policy: Policy) -> tuple[Suspected, ...]:
@@ -66,3 +69,54 @@ def _suspect(attempts: list[Attempt], reason: str) -> Iterator[Suspected]:
         if attempt.suspicion is None:
             yield Suspected(team=attempt.started.team, run_id=attempt.started.run_id, reason=reason)
     attempts.clear()
+
+
+def machines(state: CampaignState, results: Mapping[str, Published]) -> tuple[str, ...]:
+    """Warnings, when the published runtimes are of machines that may not be equally fast: by their
+    fingerprints, or by what the reference image took on each."""
+    return (*_of_several_kinds(results), *_unequal_rigs(state, results))
+
+
+def _timed(results: Mapping[str, Published]) -> Iterator[tuple[str, Attempt]]:
+    for team, one in sorted(results.items()):
+        if one.final and one.result is not None and one.result.is_timed:
+            yield team, one.result
+
+
+def _of_several_kinds(results: Mapping[str, Published]) -> Iterator[str]:
+    kinds: dict[str | None, tuple[set[str], list[str]]] = {}
+    for team, attempt in _timed(results):
+        names, teams = kinds.setdefault(attempt.machine_digest, (set(), []))
+        names.add(attempt.started.place.machine)
+        teams.append(team)
+    if len(kinds) > 1:
+        told = "; ".join(
+            f"{', '.join(sorted(names))} ({_short(digest)}): {', '.join(teams)}"
+            for digest, (names, teams) in kinds.items()
+        )
+        yield (
+            f"runtimes of {len(kinds)} kinds of machines, which must not be compared with each "
+            f"other: {told}"
+        )
+
+
+def _unequal_rigs(state: CampaignState, results: Mapping[str, Published]) -> Iterator[str]:
+    """Of one fingerprint: rigs whose baselines are farther apart than drift may be."""
+    baselines: dict[str | None, dict[str, Attempt]] = {}
+    for _, attempt in _timed(results):
+        rig, digest = attempt.started.place.rig, attempt.machine_digest
+        if (first := baseline(state, rig, digest)) is not None:
+            baselines.setdefault(digest, {})[rig] = first
+    for by_rig in baselines.values():
+        (name, first), *others = by_rig.items()
+        for other, compared in others:
+            ratio = runtime_ratio(first, compared)
+            if ratio is not None and abs(ratio - 1) > _UNEQUAL:
+                yield (
+                    f"{other} took {ratio:.2f} times as long as {name} for the reference image, "
+                    "although their fingerprints are the same"
+                )
+
+
+def _short(digest: str | None) -> str:
+    return "no fingerprint" if digest is None else digest.removeprefix("sha256:")[:12]

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from harness.challenge.pairs import TaskPairs
     from harness.engine.base import Image
     from harness.execute import Progress
+    from harness.interrupts import Interrupts
 
 _log = logging.getLogger(__name__)
 
@@ -68,22 +69,30 @@ _MAX_TEXT = 500
 
 
 def perform(
-    order: JobOrder, site: Site, on_progress: Callable[[Progressed], None] = lambda _: None
+    order: JobOrder,
+    site: Site,
+    on_progress: Callable[[Progressed], None] = lambda _: None,
+    interrupts: Interrupts | None = None,
 ) -> JobEnd:
-    """Make one attempt.
+    """Make one attempt. ``interrupts`` tells whether one was put off until the run was stored.
 
     A run that is interrupted ends as such, by Outcome.RAN and RunStatus.INTERRUPTED. Raises
     EngineMissing, EngineUnreachable or OutputError for what stops the campaign, and
     KeyboardInterrupt when nothing has begun; nothing of the attempt is left then, unless it is a
     run that :mod:`.aftermath` finishes.
     """
-    return _Attempt(order, site, on_progress).make()
+    return _Attempt(order, site, on_progress, interrupts).make()
 
 
 class _Attempt:
     def __init__(
-        self, order: JobOrder, site: Site, on_progress: Callable[[Progressed], None]
+        self,
+        order: JobOrder,
+        site: Site,
+        on_progress: Callable[[Progressed], None],
+        interrupts: Interrupts | None,
     ) -> None:
+        self._interrupts = interrupts
         self._order = order
         self._site = site
         self._on_progress = on_progress
@@ -115,7 +124,6 @@ class _Attempt:
         site.engine.check_isolation(order.conditions.isolation)
         if order.source.kind is UploadKind.FIELDS:
             return self._store_fields()
-        self._tell(f"waiting for {site.place.machine}")
         with site.lock.heavy(
             f"preparing {order.team}", patience_s=site.lock_patience_s, on_wait=self._tell
         ):
@@ -151,7 +159,13 @@ class _Attempt:
                 require_idle(order.gpu, patience_s=site.gpu_patience_s)
             self._run_dir = self._new_directory()
             try:
-                execute(plan, site.engine, self._run_dir, self._tell_of_run(len(plan.pairs)))
+                execute(
+                    plan,
+                    site.engine,
+                    self._run_dir,
+                    self._tell_of_run(len(plan.pairs)),
+                    interrupts=self._interrupts,
+                )
             except DataError as error:  # it was checked: somebody has it open
                 raise MachineError(str(error)) from error
         sync_tree(self._run_dir.path)

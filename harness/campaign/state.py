@@ -134,6 +134,7 @@ class CampaignState:
     _of_upload: dict[str, list[Attempt]] = field(default_factory=dict, repr=False)
     _of_team: dict[str, list[Attempt]] = field(default_factory=dict, repr=False)
     _on_rig: dict[str, list[Attempt]] = field(default_factory=dict, repr=False)
+    _team_changes: dict[str, int] = field(default_factory=dict, repr=False)
     _rig_changes: dict[str, int] = field(default_factory=dict, repr=False)
     _under_way: dict[tuple[str, str], Attempt] = field(default_factory=dict, repr=False)
     _uploads_under_way: defaultdict[str, int] = field(
@@ -157,6 +158,10 @@ class CampaignState:
     def rig_changes(self, rig: str) -> int:
         """How many events were about attempts on it: as long as it is the same, nothing changed."""
         return self._rig_changes.get(rig, 0)
+
+    def team_changes(self, team: str) -> int:
+        """The same of a team, for events that are not about everybody (``opened_n``)."""
+        return self._team_changes.get(team, 0)
 
     def under_way(self) -> list[Attempt]:
         """Started and not ended: being made, or left so by a harness that died."""
@@ -201,6 +206,7 @@ class CampaignState:
                 touch = _of(doubted)
             case Scored():
                 self.attempts[event.team, event.run_id].scored = event
+                touch = Touch(team=event.team)
             case TeamDropped() | TeamRetried():
                 touch = self._ask(event, line)
             case Closed():
@@ -208,9 +214,14 @@ class CampaignState:
             case _:
                 assert_never(event)
         if touch is not None:
-            self.touched.append(touch)
-            if touch.rig is not None:
-                self._rig_changes[touch.rig] = self.rig_changes(touch.rig) + 1
+            self._note(touch)
+
+    def _note(self, touch: Touch) -> None:
+        self.touched.append(touch)
+        if touch.rig is not None:
+            self._rig_changes[touch.rig] = self.rig_changes(touch.rig) + 1
+        if touch.team is not None:
+            self._team_changes[touch.team] = self.team_changes(touch.team) + 1
 
     def _seen(self, event: UploadSeen) -> Touch:
         team = self._team(event.upload.team)

@@ -60,6 +60,8 @@ def _is_echo(item: ErrorDetails) -> bool:
 
 def _describe(item: ErrorDetails, root: Model) -> str:
     models, path = _walk(root, item["loc"])
+    if len(path) > 1 and path[-1] == "[key]" and item["type"] != "extra_forbidden":
+        path.pop()  # pydantic's word for a mapping's key that is wrong, which stands before it
     found, context = item["input"], item.get("ctx", {})
     match item["type"]:
         case "extra_forbidden":
