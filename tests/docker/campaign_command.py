@@ -14,6 +14,7 @@ import psutil
 
 from harness.campaign.folder import CampaignFolder
 from harness.campaign.journal import read_journal
+from harness.campaign.machine_lock import LOCK_DIR_VARIABLE
 from harness.campaign.order import Outcome
 from harness.campaign.state import CampaignState, replay
 from harness.store import RunDirectory
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from harness.campaign.state import Attempt
 
 REPOSITORY = Path(__file__).parents[2]
-_PATIENCE_S = 120.0
+RECORDS = ("run.json", "fields.json", "refused.json")  # one of them in each complete attempt
+LOCKS = "locks"  # of the machine's, so that no other campaign here is waited for
+_PATIENCE_S = 300.0  # a machine that is busy with others takes many times as long
 _LOOK_S = 0.005
 _CHILDREN_S = 10.0  # by then what the command had started has ended by itself
 
@@ -53,9 +56,14 @@ def harness(
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **(environment or {})},
+        env=_environment(folder, environment),
         timeout=_PATIENCE_S,
     )
+
+
+def _environment(folder: Path, more: Mapping[str, str] | None) -> dict[str, str]:
+    ours = {"PYTHONPATH": str(REPOSITORY), LOCK_DIR_VARIABLE: str(folder / LOCKS)}
+    return {**os.environ, **ours, **(more or {})}
 
 
 def arguments_of(runs: str = "runs", *options: str) -> list[str]:
@@ -90,7 +98,7 @@ class CampaignCommand:
                 stdout=file,
                 stderr=file,
                 start_new_session=True,
-                env={**os.environ, "PYTHONPATH": str(REPOSITORY), **(environment or {})},
+                env=_environment(folder, environment),
             )
 
     def __enter__(self) -> Self:
@@ -123,6 +131,10 @@ class CampaignCommand:
             self._seen_bytes = size_bytes
         return self._state
 
+    def attempts(self) -> list[Attempt]:
+        """Of uploads, not of the reference image."""
+        return [one for one in self.state().attempts.values() if not one.is_calibration]
+
     def phase(self) -> Phase:
         state = self.state()
         if state.last_n <= self._first_n:
@@ -135,7 +147,7 @@ class CampaignCommand:
 
     def _phase_of_attempt(self, attempt: Attempt) -> Phase:
         run_dir = RunDirectory(self.runs_dir.joinpath(*attempt.key))
-        if run_dir.record_path.exists():
+        if any((run_dir.path / name).exists() for name in RECORDS):
             return Phase.RECORD
         return Phase.RUN if run_dir.started_path.exists() else Phase.IMPORT
 

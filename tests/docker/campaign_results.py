@@ -15,6 +15,7 @@ from harness.campaign.state import Attempt, CampaignState, replay
 from harness.challenge.field_file import FieldState
 from harness.evaluate.record import EvaluationRecord
 from harness.store import RunDirectory, RunRecord
+from tests.docker.campaign_command import RECORDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,13 +50,20 @@ class Result:
 
 @dataclass(kw_only=True)
 class CampaignResults:
-    """``runs_dir``: the campaign's --out. Everything is read anew from the disk."""
+    """``folder``: of the campaign, which counts a team's latest upload; ``runs``: its --out.
+    ``dropped``: teams of which nothing is run. Everything is read anew from the disk."""
 
-    runs_dir: Path
+    folder: Path
+    runs: str = "runs"
+    dropped: frozenset[str] = frozenset()
     state: CampaignState = field(init=False)
 
     def __post_init__(self) -> None:
         self.state = replay(read_journal(CampaignFolder(self.runs_dir).journal_path))
+
+    @property
+    def runs_dir(self) -> Path:
+        return self.folder / self.runs
 
     def final(self) -> dict[str, Result]:
         """Of each upload, under the conditions now, its one final attempt's result."""
@@ -72,17 +80,12 @@ class CampaignResults:
         return [
             one
             for one in self.state.of_upload(upload)
-            if one.end is not None
-            and one.end.is_final
-            and one.conditions == self.state.conditions
-            and one.suspicion is None
+            if one.end is not None and one.end.is_final and one.conditions == self.state.conditions
         ]
 
     def rejected(self) -> set[tuple[str, str | None, str]]:
         """What is no upload: each entry and why, once."""
-        told = [
-            (one.entry, one.team, _alike(one.reason, self.runs_dir)) for one in self.state.rejected
-        ]
+        told = [(one.entry, one.team, self._alike(one.reason)) for one in self.state.rejected]
         assert len(told) == len(set(told)), told
         return set(told)
 
@@ -97,16 +100,26 @@ class CampaignResults:
         return Result(
             outcome=end.outcome,
             status=end.status,
-            reason=_alike(end.reason, self.runs_dir),
+            reason=self._alike(end.reason),
             blame=end.blame,
             exit_code=end.exit_code,
             valid_fields=end.valid_fields,
             timed=tuple(sorted(end.runtimes_s)),
             fields=() if record is None else _fields(record),
             metrics=_metrics(folder),
-            record=_other_record(folder, end.outcome, self.runs_dir),
+            record=self._other_record(folder, end.outcome),
             scored=None if scored is None else (scored.exit_code, scored.findings),
         )
+
+    def _other_record(self, folder: RunDirectory, outcome: Outcome) -> str | None:
+        name = {Outcome.FIELDS: "fields.json", Outcome.REFUSED: "refused.json"}.get(outcome)
+        if name is None:
+            return None
+        content = json.loads((folder.path / name).read_bytes())
+        return self._alike(json.dumps(_without_times(content), sort_keys=True))
+
+    def _alike(self, text: str) -> str:
+        return _VARYING.sub("...", text.replace(str(self.folder), "HERE"))
 
     def faults(self) -> list[str]:
         """What is lost, doubled or left behind; nothing of it in a campaign that has ended."""
@@ -120,10 +133,16 @@ class CampaignResults:
     def _unfinished(self) -> list[str]:
         return [
             f"upload {upload} has {len(finals)} final attempts"
-            for team in self.state.teams.values()
-            if team.dropped is None
-            for upload in team.uploads
+            for upload in self._to_be_run()
             if len(finals := self.finals_of(upload)) != 1
+        ]
+
+    def _to_be_run(self) -> list[str]:
+        """Each team's latest upload, but for teams that were dropped."""
+        return [
+            max(team.uploads.values(), key=lambda upload: upload.arrived_s).id
+            for team in self.state.teams.values()
+            if team.uploads and team.team not in self.dropped
         ]
 
     def _directories(self) -> list[str]:
@@ -150,9 +169,8 @@ class CampaignResults:
         ]
 
     def _records(self, key: tuple[str, str]) -> list[Path]:
-        names = ("run.json", "fields.json", "refused.json")
         folder = self.runs_dir.joinpath(*key)
-        return [folder / name for name in names if (folder / name).exists()]
+        return [folder / name for name in RECORDS if (folder / name).exists()]
 
     def _litter(self) -> list[str]:
         """Names that only something unfinished has."""
@@ -195,21 +213,9 @@ def _metrics(folder: RunDirectory) -> str | None:
     return record.model_dump_json(exclude={"created", "source"})
 
 
-def _other_record(folder: RunDirectory, outcome: Outcome, runs_dir: Path) -> str | None:
-    name = {Outcome.FIELDS: "fields.json", Outcome.REFUSED: "refused.json"}.get(outcome)
-    if name is None:
-        return None
-    content = json.loads((folder.path / name).read_bytes())
-    return _alike(json.dumps(_without_times(content), sort_keys=True), runs_dir)
-
-
 def _without_times(content: Any) -> Any:  # noqa: ANN401 - any JSON
     if isinstance(content, dict):
         return {
             key: _without_times(value) for key, value in content.items() if key not in _VARYING_KEYS
         }
     return [_without_times(one) for one in content] if isinstance(content, list) else content
-
-
-def _alike(text: str, runs_dir: Path) -> str:
-    return _VARYING.sub("...", text.replace(str(runs_dir), "OUT"))
