@@ -20,12 +20,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from harness.campaign.claim import MAX_NAMED, Claim, rivals_of
 from harness.campaign.entry_name import slug
 from harness.campaign.events import UploadRejected
 from harness.campaign.listing import Candidate, list_entries
 from harness.campaign.policy import TeamOverride
 from harness.campaign.policy_file import check_tasks
-from harness.campaign.settling import Settling
+from harness.campaign.settling import Settling, Thing
 from harness.campaign.team_file import TeamFile, read_team_file
 from harness.campaign.upload import TeamInfo, Upload, UploadKind
 from harness.errors import SubmissionError
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 # What a file gives that was there a moment ago: it is gone, or something else has its name now.
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _IMAGE_ID = re.compile(r"sha256:[0-9a-f]{64}")
-_MAX_NAMED = 5  # entries, in one reason
 _MAX_SHOWN = 200  # characters
 
 
@@ -62,17 +62,6 @@ class Scan:
     uploads: tuple[Arrived, ...] = ()
     rejected: tuple[UploadRejected, ...] = ()
     waiting: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Claim:
-    """A candidate, and whose it is. ``declared``: its team file says so."""
-
-    candidate: Candidate
-    kind: UploadKind
-    team: str
-    declared: bool
-    said: TeamFile
 
 
 class _NotTaken(Exception):
@@ -143,9 +132,10 @@ class Intake:
 
         ``watching``: an upload is complete when it has not changed for the policy's settle time, or
         when it was seen before, under a name of those that programs give to files in progress, and
-        was renamed. Else all is taken that has not changed in the last second. What a campaign has
-        read before is complete as long as it has not changed. Without ``may_read`` what has not
-        been read before waits: reading it would disturb a run that is timed.
+        was renamed. Else all is taken that has not changed in the last second. What was read before
+        and has not changed since is complete once its ``ctime`` is so long ago. Without
+        ``may_read`` what has not been read before waits: reading it would disturb a run that is
+        timed.
 
         Raises CampaignError when the folder cannot be looked into, and what ``image_id_of`` raises.
         """
@@ -155,7 +145,7 @@ class Intake:
         moment = _Moment(watching=watching, now_s=now_s, may_read=may_read)
         found = _Found()
         claims = self._claims(listing.candidates, moment, found)
-        rivals = _rivals(claims)
+        rivals = rivals_of(claims)
         for claim in claims:
             self._take(claim, rivals, moment, found)
         self._take_named_images(moment, found)
@@ -164,8 +154,8 @@ class Intake:
 
     def _claims(
         self, candidates: Iterable[Candidate], moment: _Moment, found: _Found
-    ) -> list[_Claim]:
-        claims: list[_Claim] = []
+    ) -> list[Claim]:
+        claims: list[Claim] = []
         for one in candidates:
             try:
                 claims.append(self._claim(one, moment))
@@ -176,22 +166,20 @@ class Intake:
                     found.waiting.append(one.entry)
         return claims
 
-    def _claim(self, candidate: Candidate, moment: _Moment) -> _Claim:
+    def _claim(self, candidate: Candidate, moment: _Moment) -> Claim:
         """Whose it is, complete or not: two of one name must not depend on which is complete."""
         if candidate.kind is None:
             raise _NotTaken(candidate.problem)
         said = self._team_file(candidate, moment)
         if said.team is not None:
-            return _Claim(
+            return Claim(
                 candidate=candidate, kind=candidate.kind, team=said.team, declared=True, said=said
             )
         try:
             team = slug(candidate.stem)
         except ValueError as error:
             raise _NotTaken(str(error)) from error
-        return _Claim(
-            candidate=candidate, kind=candidate.kind, team=team, declared=False, said=said
-        )
+        return Claim(candidate=candidate, kind=candidate.kind, team=team, declared=False, said=said)
 
     def _team_file(self, candidate: Candidate, moment: _Moment) -> TeamFile:
         thing = candidate.team_file
@@ -200,7 +188,7 @@ class Intake:
         stamp, said = self._said.get(thing.name, ("", ""))
         if stamp != thing.stamp:
             said = self._read_team_file(PurePosixPath(thing.name))
-            if self._settling.is_still(thing, moment.now_s, watching=moment.watching):
+            if self._is_still(thing, moment):
                 self._said[thing.name] = thing.stamp, said
         if isinstance(said, str):
             raise _NotTaken(said)
@@ -215,18 +203,21 @@ class Intake:
             return f"team file: cannot be read ({error.strerror})"
 
     def _is_settled(self, candidate: Candidate, moment: _Moment) -> bool:
-        said = candidate.team_file
-        if said is not None and not self._settling.is_still(
-            said, moment.now_s, watching=moment.watching
-        ):
+        said, thing = candidate.team_file, candidate.thing
+        if said is not None and not self._is_still(said, moment):
             return False
-        if self._known(candidate) is not None:
+        # What was read before is complete; but what was read at a time when nobody watched may
+        # have been on its way, and have stood still for a moment only.
+        if self._known(candidate) is not None and self._is_still(thing, moment):
             return True
         return all(
             self._settling.is_settled(one, moment.now_s, watching=moment.watching)
-            for one in (candidate.thing, candidate.around)
+            for one in (thing, candidate.around)
             if one is not None
         )
+
+    def _is_still(self, thing: Thing, moment: _Moment) -> bool:
+        return self._settling.is_still(thing, moment.now_s, watching=moment.watching)
 
     def _known(self, candidate: Candidate) -> str | None:
         if (stamp := candidate.content_stamp) is None:
@@ -234,7 +225,7 @@ class Intake:
         return self._contents.known(self._root / candidate.name, stamp)
 
     def _take(
-        self, claim: _Claim, rivals: dict[str, list[str]], moment: _Moment, found: _Found
+        self, claim: Claim, rivals: dict[str, list[str]], moment: _Moment, found: _Found
     ) -> None:
         candidate = claim.candidate
         try:
@@ -250,7 +241,7 @@ class Intake:
                 notes = (*notes, "image: left out, since there is a file")
             found.uploads.append(self._arrived(upload, claim.said.info, notes))
 
-    def _check(self, claim: _Claim, rivals: dict[str, list[str]], moment: _Moment) -> None:
+    def _check(self, claim: Claim, rivals: dict[str, list[str]], moment: _Moment) -> None:
         named = self._override(claim.team).image
         if named is not None:
             raise _NotTaken(f"the campaign's file names an image for {claim.team}, in its place")
@@ -265,7 +256,7 @@ class Intake:
         if claim.candidate.problem is not None:
             raise _NotTaken(claim.candidate.problem)
 
-    def _upload(self, claim: _Claim, moment: _Moment) -> Upload:
+    def _upload(self, claim: Claim, moment: _Moment) -> Upload:
         candidate = claim.candidate
         if candidate.kind is UploadKind.IMAGE:
             if claim.said.image is None:
@@ -354,25 +345,6 @@ class Intake:
         return self._policy.teams.get(team, TeamOverride())
 
 
-def _rivals(claims: Iterable[_Claim]) -> dict[str, list[str]]:
-    """Entries whose different names come to one team, which none of them says: by team."""
-    undeclared: dict[str, list[Candidate]] = defaultdict(list)
-    for claim in claims:
-        if not claim.declared:
-            undeclared[claim.team].append(claim.candidate)
-    return {
-        team: _named(found)
-        for team, found in undeclared.items()
-        if len({one.stem for one in found}) > 1
-    }
-
-
-def _named(candidates: list[Candidate]) -> list[str]:
-    entries = sorted(one.entry for one in candidates)
-    more = [f"{len(entries) - _MAX_NAMED} more"] if len(entries) > _MAX_NAMED else []
-    return entries[:_MAX_NAMED] + more
-
-
 def _once_each(uploads: Iterable[Arrived]) -> list[Arrived]:
     """By arrival. What a team has handed in twice is the one that came first; what two teams have
     handed in is told."""
@@ -389,7 +361,7 @@ def _once_each(uploads: Iterable[Arrived]) -> list[Arrived]:
             one,
             notes=(
                 *one.notes,
-                *(f"{entry} is the same once more" for entry in copies[name][:_MAX_NAMED]),
+                *(f"{entry} is the same once more" for entry in copies[name][:MAX_NAMED]),
                 *_shared(one.upload, teams),
             ),
         )
@@ -399,4 +371,4 @@ def _once_each(uploads: Iterable[Arrived]) -> list[Arrived]:
 
 def _shared(upload: Upload, teams: dict[str, set[str]]) -> list[str]:
     others = sorted(teams[upload.sha256] - {upload.team})
-    return [f"the same content as that of {', '.join(others[:_MAX_NAMED])}"] if others else []
+    return [f"the same content as that of {', '.join(others[:MAX_NAMED])}"] if others else []

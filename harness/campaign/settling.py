@@ -53,7 +53,8 @@ class Settling:
         return stamp == thing.stamp and now_s - since_s >= self._settle_time_s
 
     def is_still(self, thing: Thing, now_s: float, *, watching: bool) -> bool:
-        """As :meth:`is_settled`, or by its own time alone: enough for a few lines of text."""
+        """As :meth:`is_settled`, or by its own time alone, which is the file server's: enough for a
+        few lines of text, and for what was read whole."""
         if watching and now_s - thing.changed_s >= self._settle_time_s:
             return True
         return self.is_settled(thing, now_s, watching=watching)

@@ -241,6 +241,16 @@ def test_a_tree_tells_what_is_in_it(tmp_path: Path) -> None:
     assert pipe.problem == "a pipe, a socket or a device"
 
 
+def test_neighbours_by_name_are_not_in_a_folder(tmp_path: Path) -> None:
+    empty = ("file", b"", False)
+    make(tmp_path / "t", {"a": {"x": empty, "y": {"z": empty}}, "a.b": {"x": empty}, "a0": empty})
+    tree = read_tree(tmp_path, PurePosixPath("t"))
+    assert [one.path for one in tree.under("a").members] == ["x", "y", "y/z"]
+    assert [one.path for one in tree.top()] == ["a", "a.b", "a0"]
+    found = [tree.find(path) for path in ("a/y/z", "a0", "a0/x", "zz", "")]
+    assert [one and one.path for one in found] == ["a/y/z", "a0", None, None, None]
+
+
 def test_a_folder_without_end_is_cut(tmp_path: Path) -> None:
     make(tmp_path / "t", {str(n): ("file", b"", False) for n in range(9)})
     assert not read_tree(tmp_path, PurePosixPath("t"), 9).is_cut

@@ -362,6 +362,15 @@ def test_a_watched_upload_is_complete_when_it_is_quiet(inbox: Inbox) -> None:
     assert only(inbox.watch(start_s + 2 * SETTLE_S))
 
 
+def test_what_was_read_on_its_way_has_to_settle(inbox: Inbox) -> None:
+    """A look without watching takes what stands still for a second; watching goes on from there."""
+    path = inbox.put("alpha.tar", "1")
+    changed_s = path.stat().st_ctime
+    assert only(inbox.intake.scan(watching=False, now_s=changed_s + 2))
+    assert inbox.watch(changed_s + 3).waiting == ("alpha.tar",)
+    assert only(inbox.watch(changed_s + 1 + SETTLE_S))
+
+
 def test_a_clock_set_back_delays_and_loses_nothing(inbox: Inbox) -> None:
     inbox.put("alpha.tar", "1")
     start_s = now_s()
