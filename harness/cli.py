@@ -15,6 +15,7 @@ from harness import (
     __version__,
     cli_campaign,
     cli_challenge,
+    cli_cluster,
     cli_doctor,
     cli_evaluate,
     cli_fields,
@@ -194,6 +195,7 @@ app.add_typer(cli_import.app)
 app.add_typer(cli_upload.app)
 app.add_typer(cli_evaluate.app)
 app.add_typer(cli_campaign.app)
+app.add_typer(cli_cluster.app)
 
 
 def main(ahead: ChildProgram | None = None) -> None:
