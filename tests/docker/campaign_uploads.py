@@ -275,7 +275,7 @@ FIELDS = {"exact": _field(2.0), "halfway": _field(1.0)}
 
 
 def fields_zip(names: Mapping[str, str] | None = None) -> bytes:
-    """Of every pair's key the name of its field; None: all are exact."""
+    """Of every pair's key the name of its field; None: all are exact. The same each time."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for task, pairs in PAIRS.items():
@@ -283,7 +283,8 @@ def fields_zip(names: Mapping[str, str] | None = None) -> bytes:
                 key = f"{task}/{fixed:04d}_{moving:04d}"
                 name = "exact" if names is None else names.get(key)
                 if name is not None:
-                    archive.writestr(f"{task}/disp_{fixed:04d}_{moving:04d}.npz", FIELDS[name])
+                    member = zipfile.ZipInfo(f"{task}/disp_{fixed:04d}_{moving:04d}.npz")
+                    archive.writestr(member, FIELDS[name])
     return file.getvalue()
 
 
@@ -353,7 +354,9 @@ class Folder:
 
     def add_image(self, entry: str, behaviour: Behaviour, *, tag: str = "team:latest") -> Path:
         content = self._maker.tar(behaviour, tag=tag)
-        return self.add(entry, gzip.compress(content, 1) if entry.endswith(".gz") else content)
+        return self.add(
+            entry, gzip.compress(content, 1, mtime=0) if entry.endswith(".gz") else content
+        )
 
     def add_folder(self, entry: str, behaviour: Behaviour, base: str) -> Path:
         """With a Dockerfile, from the name of an image that has all but the program."""
