@@ -41,6 +41,11 @@ class Place(_Record):
     gpu: str | None = None
     machine_digest: str | None = None
 
+    @property
+    def rig(self) -> str:
+        """What a calibration is of: one GPU of a machine, or the machine where runs get none."""
+        return self.machine if self.gpu is None else f"{self.machine} ({self.gpu})"
+
 
 class Source(_Record):
     """Where the image comes from, or the fields. ``path``: on a machine that may be another;
@@ -135,3 +140,11 @@ class JobEnd(_Record):
         if self.outcome in {Outcome.FAILED, Outcome.NEVER_STARTED}:
             return False
         return self.blame is None or self.blame is Blame.SUBMISSION
+
+    @property
+    def is_interrupted(self) -> bool:
+        """No result, since the harness was stopped or died: nobody's fault that is known."""
+        if self.is_final:
+            return False
+        stopped = self.outcome is Outcome.NEVER_STARTED or self.status is RunStatus.INTERRUPTED
+        return stopped or self.recovered

@@ -5,9 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
-from harness.campaign.upload import Team
+from harness.campaign.upload import RESERVED_TEAMS, Team
 from harness.challenge.quantity import Bytes, Seconds
 
 
@@ -41,15 +41,18 @@ class Calibration(_Part):
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.1
 
 
+_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+
+
 class TeamOverride(_Part):
     """What the organisers say of a team, over its own team.yaml. ``image``: the name of an image,
-    in place of a file. ``drop``: why nothing of it is run."""
+    in place of all its files. ``drop``: why nothing of it is run."""
 
-    display_name: str | None = None
-    contact: str | None = None
-    image: str | None = None
-    tasks: tuple[str, ...] | None = None
-    drop: str | None = None
+    display_name: _Text | None = Field(alias="name", default=None)
+    contact: _Text | None = None
+    image: _Text | None = None
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    drop: _Text | None = None
 
 
 class Policy(_Part):
@@ -58,8 +61,10 @@ class Policy(_Part):
     ``order``: teams that come first, in that order; the others follow by name, or shuffled by
     ``seed``. ``uploads_per_day``: of one team, by the day (UTC) they arrived; those beyond are
     rejected. ``machine_retries``: further attempts after the machine's fault.
+    ``interruption_retries``: further attempts after the harness, or its machine, died under one.
     ``suspect_reruns``: further attempts when the machine was not quiet, or had drifted.
-    ``settle_time``: an upload is complete when it has not changed for so long.
+    ``settle_time``: a watched upload is complete when it has not changed for so long.
+    ``image_size``: the most that an upload may hold, uncompressed.
     ``after_each``: a command to run after each attempt, never while one is timed.
     """
 
@@ -71,10 +76,25 @@ class Policy(_Part):
     counted: Counted = Counted.LATEST
     uploads_per_day: Annotated[int, Field(ge=1)] | None = None
     machine_retries: Annotated[int, Field(ge=0, le=20)] = 2
+    interruption_retries: Annotated[int, Field(ge=0, le=1000)] = 20
     suspect_reruns: Annotated[int, Field(ge=0, le=20)] = 1
     exclusive: Exclusive = Exclusive.MACHINE
     calibration: Calibration = Calibration()
     settle_time_s: Seconds = Field(alias="settle_time", default=10.0)
-    poll_time_s: Seconds = Field(alias="poll_time", default=5.0)
+    poll_time_s: Seconds = Field(alias="poll_time", default=5.0, gt=0)
     image_size_bytes: Bytes = Field(alias="image_size", default=40 << 30, gt=0)
-    after_each: tuple[str, ...] | None = None
+    after_each: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+
+    @field_validator("order")
+    @classmethod
+    def _once_each(cls, order: tuple[str, ...]) -> tuple[str, ...]:
+        if twice := sorted({team for team in order if order.count(team) > 1}):
+            raise ValueError(f"expected every team once, found {twice[0]} twice")
+        return order
+
+    @field_validator("teams")
+    @classmethod
+    def _no_names_of_ours(cls, teams: dict[str, TeamOverride]) -> dict[str, TeamOverride]:
+        if taken := sorted(RESERVED_TEAMS & teams.keys()):
+            raise ValueError(f"expected other names than {taken[0]!r}, which is the harness's own")
+        return teams

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from harness.store import LOCAL_SUBMISSION
 
 MAX_TEAM_CHARACTERS = 64
 TEAM_PATTERN = rf"^[a-z0-9][a-z0-9._-]{{0,{MAX_TEAM_CHARACTERS - 1}}}$"
 # Names that folders of runs have already: dry runs', and the reference image's.
 CALIBRATION = "_calibration"
+RESERVED_TEAMS = frozenset({LOCAL_SUBMISSION})
 
-Team = Annotated[
-    str,
-    Field(
-        pattern=TEAM_PATTERN,
-        description="lower-case letters, digits, ., _ and -, a letter or digit first",
-    ),
-]
+
+def _is_team(name: str) -> str:
+    if not re.fullmatch(TEAM_PATTERN, name):
+        raise ValueError(
+            f"expected at most {MAX_TEAM_CHARACTERS} lower-case letters, digits, ., _ and -, a "
+            f"letter or digit first, found {name[:MAX_TEAM_CHARACTERS]!r}"
+        )
+    return name
+
+
+Team = Annotated[str, AfterValidator(_is_team)]
 Sha256 = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 

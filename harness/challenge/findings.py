@@ -106,6 +106,8 @@ def _walk(root: Model, place: tuple[int | str, ...]) -> tuple[list[Model], list[
         if tagged := [model for model in models if len(models) > 1 and _tag(model) == part]:
             models = tagged
             continue
+        if part == "[key]":  # it is the key that is wrong, which stands before this
+            continue
         path.append(str(part))
         below = [annotation for model in models for annotation in _values(model, part)]
         if below and n < len(place) - 1:

@@ -33,6 +33,10 @@ def load_yaml(text: str, *, name: str) -> object:
     except yaml.YAMLError as error:
         told = str(error).replace("<unicode string>", name)  # what PyYAML calls any text
         raise yaml.YAMLError(told + _hint(error, text)) from error
+    except (ValueError, LookupError, AttributeError, RecursionError) as error:
+        # What PyYAML lets through of a value that is none (the date 2026-99-99, a number of 5000
+        # digits, !!bool perhaps), and of a thousand brackets.
+        raise yaml.YAMLError(f"a value in {name} cannot be read: {error}") from error
 
 
 def _hint(error: yaml.YAMLError, text: str) -> str:
