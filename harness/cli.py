@@ -14,6 +14,7 @@ import typer
 from harness import (
     __version__,
     cli_challenge,
+    cli_cluster,
     cli_doctor,
     cli_evaluate,
     cli_fields,
@@ -192,6 +193,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 app.add_typer(cli_import.app)
 app.add_typer(cli_upload.app)
 app.add_typer(cli_evaluate.app)
+app.add_typer(cli_cluster.app)
 
 
 def main(ahead: ChildProgram | None = None) -> None:

@@ -141,7 +141,7 @@ def _challenge(request: Request) -> Challenge:
     if request.challenge is not None:
         return load_challenge(request.challenge)
     runs = [run for path in request.paths if (run := find_run(path, request.runs)) is not None]
-    names = sorted({run.read_record().challenge for run in runs})
+    names = sorted({run.read_challenge_name() for run in runs})
     if len(names) > 1:
         raise ChallengeError(
             f"expected runs under one challenge, found {' and '.join(names)}; evaluate them apart"

@@ -232,6 +232,7 @@ def _run_spec(
         environment=environment,
         cpuset=cpuset,
         isolation=plan.isolation,
+        gpu=plan.gpu,
     )
 
 

@@ -148,6 +148,7 @@ def make_record(
         cache=conditions.cache,
         machine=conditions.machine,
         machine_digest=conditions.machine.digest,
+        gpu=plan.gpu,
         contamination=conditions.contamination,
         tasks=tuple(_task_record(found, pairs, timings, touched) for found in plan.tasks),
         pairs=pairs,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.engine.base import Engine, EngineName
+    from harness.engine.owner import Owner
     from harness.probe.salvage import Salvaged
     from harness.started import StartRecord
     from harness.store import RunRecord
@@ -71,12 +72,18 @@ def begun_runs(runs_dir: Path) -> tuple[RunDirectory, ...]:
     return tuple(RunDirectory(path.parent) for path in sorted(runs_dir.glob("*/*/started.json")))
 
 
-def recover(run_dir: RunDirectory, engine_of: Callable[[EngineName], Engine]) -> Recovery:
+def recover(
+    run_dir: RunDirectory,
+    engine_of: Callable[[EngineName], Engine],
+    *,
+    given_up: Owner | None = None,
+) -> Recovery:
     """Finish one run whose harness is dead.
 
-    ``engine_of``: the engine of that name, which sweeps what still runs. Raises EngineError when it
-    cannot be had or cannot end what is left, OutputError when what the run left cannot be read or
-    its record cannot be written: the directory is then as it was.
+    ``engine_of``: the engine of that name, which sweeps what still runs. ``given_up``: a harness
+    that lives, and is known to have left this run unfinished, such as this process. Raises
+    EngineError when the engine cannot be had or cannot end what is left, OutputError when what the
+    run left cannot be read or its record cannot be written: the directory is then as it was.
     """
     if not run_dir.started_path.exists():
         return _without_start(run_dir)
@@ -86,7 +93,7 @@ def recover(run_dir: RunDirectory, engine_of: Callable[[EngineName], Engine]) ->
         if not run_dir.started_path.exists():  # another recovery was quicker
             return _without_start(run_dir)
         start = read_start(run_dir)
-        if not start.owner.is_dead():
+        if start.owner != given_up and not start.owner.is_dead():
             known = start.owner.can_be_judged
             outcome = Outcome.RUNNING if known else Outcome.UNJUDGED
             return Recovery(directory=run_dir, outcome=outcome, start=start)

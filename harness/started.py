@@ -26,7 +26,7 @@ from harness.errors import OutputError
 from harness.image_record import ImageRecord
 from harness.machine.fingerprint import Fingerprint
 from harness.plan import Plan
-from harness.store import RepeatRecord
+from harness.store import RepeatRecord, sync_folder
 
 if TYPE_CHECKING:
     from harness.store import RunDirectory
@@ -58,6 +58,7 @@ class StartRecord(BaseModel):
     challenge_digest: str
     challenge_file: Path | None
     data_dir: Path
+    gpu: str | None = None
     submission: str
     pairs: tuple[Pair, ...]
     reserved_cpu: int | None
@@ -94,6 +95,7 @@ class StartRecord(BaseModel):
             challenge_digest=plan.challenge.digest,
             challenge_file=plan.challenge_file,
             data_dir=plan.data_dir,
+            gpu=plan.gpu,
             submission=plan.submission,
             pairs=plan.pairs,
             reserved_cpu=reserved_cpu,
@@ -121,6 +123,7 @@ class StartRecord(BaseModel):
             cache=self.cache.asked,
             isolation=self.isolation,
             image_facts=self.image_facts,
+            gpu=self.gpu,
         )
 
 
@@ -135,6 +138,7 @@ def write_start(run_dir: RunDirectory, start: StartRecord) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(run_dir.started_path)
+        sync_folder(run_dir.path)
     except OSError as error:
         raise OutputError(
             f"{run_dir.started_path}: cannot be written ({error.strerror})"

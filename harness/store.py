@@ -10,6 +10,10 @@
       repeat.json       in the first run of a group that --repeat made: its summary
       evaluation.json   what the fields are worth (harness.evaluate.record has its schema)
       evaluation.cases.jsonl   the same case by case, as they came
+      check.json        what `harness check` finds (harness.check.report has its schema)
+
+Of an upload of fields, which is never run, there is fields.json in place of run.json; of one that
+cannot be run, refused.json.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ import time
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
     from pathlib import PurePosixPath
 
 _logger = logging.getLogger(__name__)
+_R = TypeVar("_R", bound="_Record")
 
 LOCAL_SUBMISSION = "local"  # the name dry runs are kept under
 
@@ -152,8 +157,9 @@ class RepeatRecord(_Record):
 class RunRecord(_Record):
     """``run.json``. ``created`` is UTC, ISO 8601; ``duration_s`` from the submission's start to its
     end; ``blame`` is None when the run succeeded; ``changed_limits``: the names of those that are
-    not the challenge's own; ``image``: None for the process engine and in older records. Version 1
-    had no ``ending`` and no ``changed_limits``."""
+    not the challenge's own; ``image``: None for the process engine and in older records; ``gpu``:
+    the UUID of the one that it was given, None where nobody chose one. Version 1 had no ``ending``
+    and no ``changed_limits``."""
 
     schema_version: Literal[1, 2] = 2
     harness_version: str
@@ -179,6 +185,7 @@ class RunRecord(_Record):
     cache: CacheRecord
     machine: Fingerprint
     machine_digest: str
+    gpu: str | None = None
     contamination: Contamination
     tasks: tuple[TaskRecord, ...]
     pairs: tuple[PairRecord, ...]
@@ -192,6 +199,62 @@ class RunRecord(_Record):
 
     def task(self, name: str) -> TaskRecord:
         return next(task for task in self.tasks if task.name == name)
+
+
+class FindingRecord(_Record):
+    """A finding of the check, made harmless: see :class:`harness.check.findings.Finding`."""
+
+    severity: str
+    kind: str
+    pair: str | None
+    expected: str
+    found: str
+    fix: str
+
+
+class FieldsRecord(_Record):
+    """``fields.json``: fields that were handed in as a zip, and lie in ``fields/`` as a run's do.
+
+    ``created`` is UTC, ISO 8601. ``source_sha256`` and ``source_bytes`` are of the zip, ``entry``
+    what it was called. ``tasks`` and ``pairs`` have no times, as nothing was run. ``findings``: of
+    the zip and the fields' format.
+    """
+
+    schema_version: Literal[1] = 1
+    harness_version: str
+    submission: str
+    run_id: str
+    created: str
+    challenge: str
+    challenge_digest: str
+    data_digest: str
+    entry: str
+    source_sha256: str
+    source_bytes: int
+    tasks: tuple[TaskRecord, ...]
+    pairs: tuple[PairRecord, ...]
+    findings: tuple[FindingRecord, ...] = ()
+
+
+class RefusedRecord(_Record):
+    """``refused.json``: why an upload cannot be run, which is its team's to mend.
+
+    All texts are made harmless. ``error``: the name of the class in :mod:`harness.errors`, whose
+    ``exit_code`` it is; ``log_tail``: the last lines that its build printed.
+    """
+
+    schema_version: Literal[1] = 1
+    harness_version: str
+    submission: str
+    run_id: str
+    created: str
+    entry: str
+    source_sha256: str
+    error: str
+    exit_code: int
+    reason: str
+    findings: tuple[str, ...] = ()
+    log_tail: tuple[str, ...] = ()
 
 
 class IntervalOf(StrEnum):
@@ -253,6 +316,16 @@ class RunDirectory:
         raise OutputError(f"run directory {parent / stamp}: a thousand runs began in one second")
 
     @classmethod
+    def make(cls, runs_dir: Path, submission: str, run_id: str) -> RunDirectory:
+        """A new one of this name. Raises OutputError, also when it is there already."""
+        path = runs_dir / submission / run_id
+        try:
+            path.mkdir(parents=True, mode=0o700)
+        except OSError as error:
+            raise OutputError(f"run directory {path}: {error.strerror}") from error
+        return cls(path)
+
+    @classmethod
     def find(cls, name: str, runs_dir: Path) -> RunDirectory:
         """By its path, or by the id of a dry run. Raises OutputError when there is none."""
         for path in (Path(name), runs_dir / LOCAL_SUBMISSION / name):
@@ -289,6 +362,21 @@ class RunDirectory:
     def evaluation_path(self) -> Path:
         """Absent until `harness evaluate` was here."""
         return self.path / "evaluation.json"
+
+    @property
+    def check_path(self) -> Path:
+        """Absent until a campaign had the fields checked."""
+        return self.path / "check.json"
+
+    @property
+    def fields_record_path(self) -> Path:
+        """In place of run.json, of fields that were handed in."""
+        return self.path / "fields.json"
+
+    @property
+    def refused_path(self) -> Path:
+        """In place of run.json, of an upload that cannot be run."""
+        return self.path / "refused.json"
 
     @property
     def log_path(self) -> Path:
@@ -373,16 +461,29 @@ class RunDirectory:
 
     def read_record(self) -> RunRecord:
         """Raises OutputError when the run did not end or the file is no run record."""
-        try:
-            return RunRecord.model_validate_json(self.record_path.read_bytes())
-        except FileNotFoundError as error:
-            raise OutputError(f"{self.path}: no run.json, so this run did not end") from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the file"
-            raise OutputError(
-                f"{self.record_path}: not a run record: {where}: {first['msg']}"
-            ) from error
+        return _read(self.record_path, RunRecord, "run record", "so this run did not end")
+
+    def write_fields_record(self, record: FieldsRecord) -> None:
+        write_json(self.fields_record_path, record)
+
+    def read_fields_record(self) -> FieldsRecord:
+        """Raises OutputError when there is none or the file is no such record."""
+        kind = "record of fields"
+        return _read(self.fields_record_path, FieldsRecord, kind, "so no fields were handed in")
+
+    def write_refusal(self, record: RefusedRecord) -> None:
+        write_json(self.refused_path, record)
+
+    def read_refusal(self) -> RefusedRecord:
+        """Raises OutputError when there is none or the file is no such record."""
+        kind = "record of a refusal"
+        return _read(self.refused_path, RefusedRecord, kind, "so the upload was not refused")
+
+    def read_challenge_name(self) -> str:
+        """Of the challenge that the fields are of, run or handed in. Raises OutputError."""
+        if not self.record_path.exists() and self.fields_record_path.exists():
+            return self.read_fields_record().challenge
+        return self.read_record().challenge
 
     def write_repeat(self, summary: RepeatSummary) -> None:
         write_json(self.repeat_path, summary)
@@ -395,11 +496,48 @@ class RunDirectory:
             raise OutputError(f"{self.repeat_path}: not a summary of runs: {error}") from error
 
 
+def _read(path: Path, model: type[_R], what: str, absent: str) -> _R:
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise OutputError(f"{path.parent}: no {path.name}, {absent}") from error
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise OutputError(f"{path}: not a {what}: {where}: {first['msg']}") from error
+
+
 def write_json(path: Path, record: BaseModel) -> None:
-    """All of it or nothing."""
+    """All of it or nothing, and on the disk when this returns."""
     part = path.with_suffix(".part")
     with part.open("w", encoding="utf-8") as file:
         file.write(record.model_dump_json(indent=1, by_alias=True) + "\n")
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """The names in it are on the disk when this returns: a file's new name is its folder's."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def sync_tree(path: Path) -> None:
+    """All that lies in a folder of our own is on the disk, contents and names, and its own name."""
+    for folder, _, files in os.walk(path):
+        for name in files:
+            file = os.open(Path(folder, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.fsync(file)
+            finally:
+                os.close(file)
+        sync_folder(Path(folder))
+    sync_folder(path.parent)
+    sync_folder(path.parent.parent)

@@ -144,7 +144,7 @@ def _rules(challenge: str | None, path: Path, runs: Path) -> Challenge:
     run = find_run(path, runs)
     if run is None:
         return load_challenge()
-    name = run.read_record().challenge
+    name = run.read_challenge_name()
     if name not in builtin_names():
         raise ChallengeError(
             f"{path}: this run was under the challenge {name}, which is not built in; name its "

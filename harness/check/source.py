@@ -100,20 +100,27 @@ def find_run(path: Path, runs_dir: Path) -> RunDirectory | None:
 
 
 def _is_run(run: RunDirectory) -> bool:
-    """Is it a run that ended, with fields of its own?
+    """Is it a run that ended, with fields of its own, or one of fields that were handed in?
 
     A folder that only says so, or whose fields are a link to somebody else's, is a plain folder.
     """
-    record, fields = run.record_path, run.fields_dir
-    if not record.is_file() or record.is_symlink() or record.stat().st_size > _MAX_RECORD_BYTES:
-        return False
+    fields = run.fields_dir
     if not fields.is_dir() or fields.is_symlink():
         return False
     try:
-        run.read_record()
+        if _is_record(run.record_path):
+            run.read_record()
+        elif _is_record(run.fields_record_path):
+            run.read_fields_record()
+        else:
+            return False
     except OutputError:
         return False
     return True
+
+
+def _is_record(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink() and path.stat().st_size <= _MAX_RECORD_BYTES
 
 
 class FolderSource:

@@ -10,7 +10,7 @@ import uuid
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from docker.types import LogConfig, Mount, Ulimit
+from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 
 from harness.engine.owner import LABEL_PREFIX, OWNER_LABEL, Owner
 from harness.errors import BuildError, EngineError
@@ -54,7 +54,8 @@ def container_arguments(spec: RunSpec, *, name: str, owner: Owner) -> dict[str, 
         "name": name,
         "hostname": "submission",
         "labels": {OWNER_LABEL: owner.text, RUN_LABEL: spec.name},
-        "environment": {**_gpu_variables(spec), **spec.environment},
+        "environment": _environment(spec),
+        **_devices(spec),
         "mounts": [made for mount in spec.mounts for made in _mounts(mount)],
         # exec: compilers of kernels (Numba, Triton, torch.compile) load from there what they built.
         "tmpfs": {TEMPORARY: f"rw,exec,nosuid,nodev,mode=1777,size={limits.temporary_bytes}"},
@@ -148,9 +149,28 @@ def _ulimits(spec: RunSpec) -> dict[str, int]:
     }
 
 
+def _environment(spec: RunSpec) -> dict[str, str]:
+    """A GPU that was chosen for the run is not the challenge's to change."""
+    if spec.gpu is None:
+        return {**_gpu_variables(spec), **spec.environment}
+    return {**spec.environment, **_gpu_variables(spec)}
+
+
+def _devices(spec: RunSpec) -> dict[str, list[DeviceRequest]]:
+    """The GPU that was chosen for the run; without one nothing is asked for."""
+    if spec.gpu is None:
+        return {}
+    return {"device_requests": [DeviceRequest(device_ids=[spec.gpu], capabilities=[["gpu"]])]}
+
+
 def _gpu_variables(spec: RunSpec) -> dict[str, str]:
     """NVIDIA's runtime, which an engine may have for its default, hands out what a variable asks
     for: one of the image, unless we set it."""
+    if spec.gpu is not None:
+        return {
+            "NVIDIA_VISIBLE_DEVICES": spec.gpu,
+            "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
+        }
     if spec.isolation.runtime == _NVIDIA:
         return {"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
     return {"NVIDIA_VISIBLE_DEVICES": "void"}

@@ -62,7 +62,8 @@ class RunSpec:
     """One execution: everything an engine must know, and nothing a submission may change.
 
     ``log_path`` receives stdout and stderr, at most ``limits.log_bytes`` of them. ``cpuset``: the
-    only CPUs it may run on; None for all.
+    only CPUs it may run on; None for all. ``gpu``: the UUID of the only GPU it gets; None for what
+    the engine gives without being asked.
     """
 
     image: Image
@@ -74,6 +75,7 @@ class RunSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     cpuset: tuple[int, ...] | None = None
     isolation: Isolation = field(default_factory=Isolation)
+    gpu: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,6 +39,17 @@ class GpuProcess(BaseModel):
     memory_bytes: int | None = None
 
 
+class GpuUse(BaseModel):
+    """Who is on one GPU now: processes that compute or draw, and how much of its memory is taken,
+    None where the driver does not say. What the driver keeps for itself is not counted where it
+    tells the two apart."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pids: tuple[int, ...] = ()
+    used_bytes: int | None = None
+
+
 def gpus() -> tuple[GpuRecord, ...]:
     nvml = _nvml()
     return () if nvml is None else nvml.gpus()
@@ -53,6 +64,12 @@ def computing_processes() -> tuple[GpuProcess, ...] | None:
     """All processes that compute on a GPU now; None when there is no GPU."""
     nvml = _nvml()
     return None if nvml is None else nvml.computing_processes()
+
+
+def gpu_use(uuid: str) -> GpuUse | None:
+    """None when there is no such GPU here."""
+    nvml = _nvml()
+    return None if nvml is None else nvml.gpu_use(uuid)
 
 
 @cache

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pynvml
 
-from harness.machine.gpu import GpuProcess, GpuRecord
+from harness.machine.gpu import GpuProcess, GpuRecord, GpuUse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,6 +34,31 @@ def computing_processes() -> tuple[GpuProcess, ...] | None:
             for index, handle in enumerate(handles)
             for found in _try(partial(pynvml.nvmlDeviceGetComputeRunningProcesses, handle)) or ()
         )
+
+
+def gpu_use(uuid: str) -> GpuUse | None:
+    with _handles() as handles:
+        for handle in handles:
+            if _text(_try(partial(pynvml.nvmlDeviceGetUUID, handle)) or "") == uuid:
+                return GpuUse(pids=_pids(handle), used_bytes=_used_bytes(handle))
+    return None
+
+
+def _pids(handle: Any) -> tuple[int, ...]:  # noqa: ANN401 - the library's own opaque handle
+    asked = (
+        pynvml.nvmlDeviceGetComputeRunningProcesses,
+        pynvml.nvmlDeviceGetGraphicsRunningProcesses,
+    )
+    return tuple(sorted({one.pid for ask in asked for one in _try(partial(ask, handle)) or ()}))
+
+
+def _used_bytes(handle: Any) -> int | None:  # noqa: ANN401
+    """Without what the driver keeps for itself, some hundred MiB, where it tells that apart (since
+    version 510)."""
+    memory = _try(
+        partial(pynvml.nvmlDeviceGetMemoryInfo, handle, version=pynvml.nvmlMemory_v2)
+    ) or _try(partial(pynvml.nvmlDeviceGetMemoryInfo, handle))
+    return None if memory is None else int(memory.used)
 
 
 @contextmanager

@@ -87,6 +87,20 @@ class TestContainerArguments:
         assert found["runtime"] == "nvidia"
         assert found["environment"]["NVIDIA_VISIBLE_DEVICES"] == "all"
 
+    def test_gpu_that_was_chosen_is_the_only_one(self) -> None:
+        """Nothing that a challenge sets for its containers changes which."""
+        one = spec(gpu="GPU-1", environment={"NVIDIA_VISIBLE_DEVICES": "all", "A": "b"})
+        found = container_arguments(one, name="l2r-x", owner=Owner.current())
+        (request,) = found["device_requests"]
+        assert request["DeviceIDs"] == ["GPU-1"]
+        assert request["Capabilities"] == [["gpu"]]
+        assert not request["Count"]
+        assert found["environment"] == {
+            "A": "b",
+            "NVIDIA_VISIBLE_DEVICES": "GPU-1",
+            "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
+        }
+
     def test_cpus(self) -> None:
         owner = Owner.current()
         kept_off = container_arguments(spec(cpuset=(0, 1, 2)), name="l2r-x", owner=owner)

@@ -72,7 +72,10 @@ ALLOWED: dict[str, set[str]] = {
         *("data_lock", "disk", "collect", "beneath", "text", "check", "evaluate", "scoring"),
         *("export", "probe"),
     },
-    "cluster": {"errors", "campaign", "challenge", "engine", "execute", "machine", "store", "text"},
+    "cluster": {
+        *("errors", "campaign", "challenge", "engine", "execute", "imports", "machine", "recover"),
+        *("store", "text"),
+    },
     "export": {"errors", "challenge", "engine", "machine", "store", "timing"},
     "imports": {"errors", "challenge", "engine", "text"},
     "evaluate": {"errors", "challenge"},
@@ -85,6 +88,7 @@ ALLOWED: dict[str, set[str]] = {
 TOP = {
     "cli",
     "cli_challenge",
+    "cli_cluster",
     "cli_doctor",
     "cli_evaluate",
     "cli_fields",

@@ -1,0 +1,326 @@
+"""The job function: one attempt, from its order to its end. The same here and on a cluster.
+
+Whatever goes wrong is an end, but for what must stop the whole campaign: an engine that is gone, a
+folder that cannot be written, and Ctrl-C before a run began. When :func:`perform` returns, all that
+its end refers to is on the disk.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from harness import __version__, data_lock
+from harness.campaign.crew import Progressed
+from harness.campaign.ends import (
+    end_of_failure,
+    end_of_fields,
+    end_of_refusal,
+    end_of_run,
+    shortened,
+)
+from harness.campaign.hand_in import store_fields
+from harness.campaign.idle_gpu import require_idle
+from harness.campaign.obtain import BuildTail, check_unchanged, obtain
+from harness.campaign.order import JobEnd, Outcome
+from harness.campaign.unfinished import remove_unfinished
+from harness.campaign.upload import UploadKind
+from harness.challenge.model import builtin_names
+from harness.challenge.pairs import check_data
+from harness.engine.owner import Owner
+from harness.errors import (
+    Blame,
+    CampaignError,
+    ConfigurationError,
+    DataError,
+    EngineMissing,
+    EngineUnreachable,
+    HarnessError,
+    ImportRejected,
+    Interrupted,
+    MachineError,
+    OutputError,
+    SubmissionError,
+)
+from harness.execute import execute
+from harness.image_record import ImageRecord
+from harness.plan import Plan
+from harness.recover import recover
+from harness.store import RefusedRecord, RunDirectory, sync_tree
+from harness.text import harmless_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from harness.campaign.order import JobOrder
+    from harness.campaign.site import Site
+    from harness.challenge.pairs import TaskPairs
+    from harness.engine.base import Image
+    from harness.execute import Progress
+
+_log = logging.getLogger(__name__)
+
+# They stop the campaign: no other attempt would fare better.
+_STOPS = (EngineMissing, EngineUnreachable, OutputError, Interrupted)
+_MAX_TEXT = 500
+
+
+def perform(
+    order: JobOrder, site: Site, on_progress: Callable[[Progressed], None] = lambda _: None
+) -> JobEnd:
+    """Make one attempt.
+
+    A run that is interrupted ends as such, by Outcome.RAN and RunStatus.INTERRUPTED. Raises
+    EngineMissing, EngineUnreachable or OutputError for what stops the campaign, and
+    KeyboardInterrupt when nothing has begun; nothing of the attempt is left then, unless it is a
+    run that :mod:`.aftermath` finishes.
+    """
+    return _Attempt(order, site, on_progress).make()
+
+
+class _Attempt:
+    def __init__(
+        self, order: JobOrder, site: Site, on_progress: Callable[[Progressed], None]
+    ) -> None:
+        self._order = order
+        self._site = site
+        self._on_progress = on_progress
+        self._tail = BuildTail()
+        self._run_dir: RunDirectory | None = None
+
+    def make(self) -> JobEnd:
+        try:
+            return self._make()
+        except SubmissionError as error:
+            self._take_back()
+            return self._refuse(error)
+        except _STOPS:
+            self._take_back()
+            raise
+        except (MachineError, ConfigurationError) as error:
+            self._take_back()
+            return end_of_failure(error)
+        except Exception as error:  # the boundary of one attempt: the night goes on
+            _log.exception("%s: the attempt %s failed", self._order.team, self._order.run_id)
+            return self._after_our_own_fault(error)
+        except BaseException:  # Ctrl-C before the run began
+            self._take_back()
+            raise
+
+    def _make(self) -> JobEnd:
+        order, site = self._order, self._site
+        self._check_order()
+        site.engine.check_isolation(order.conditions.isolation)
+        if order.source.kind is UploadKind.FIELDS:
+            return self._store_fields()
+        self._tell(f"waiting for {site.place.machine}")
+        with site.lock.heavy(
+            f"preparing {order.team}", patience_s=site.lock_patience_s, on_wait=self._tell
+        ):
+            self._tell("preparing the image")
+            image = obtain(
+                site.engine,
+                order.source,
+                order.team,
+                site.image_limits,
+                base_image=site.base_image,
+                on_output=self._tail.add,
+            )
+            for known in order.known:
+                if known.image_id == image.id:
+                    return _same(image, known.run_id)
+            tasks = self._checked_data()
+            plan = self._plan(image, tasks)
+        return self._run(plan)
+
+    def _run(self, plan: Plan) -> JobEnd:
+        order, site = self._order, self._site
+        with site.lock.timed(
+            f"a campaign's timed run, of {order.team}",
+            exclusive=site.exclusive,
+            gpu=order.gpu,
+            patience_s=site.lock_patience_s,
+            on_wait=self._tell,
+        ):
+            for name in site.engine.sweep():
+                _log.warning("removed %s, left behind by a harness that was killed", name)
+            if order.gpu is not None:
+                self._tell("waiting for an empty GPU")
+                require_idle(order.gpu, patience_s=site.gpu_patience_s)
+            self._run_dir = self._new_directory()
+            try:
+                execute(plan, site.engine, self._run_dir, self._tell_of_run(len(plan.pairs)))
+            except DataError as error:  # it was checked: somebody has it open
+                raise MachineError(str(error)) from error
+        sync_tree(self._run_dir.path)
+        return end_of_run(self._run_dir)
+
+    def _store_fields(self) -> JobEnd:
+        order, site = self._order, self._site
+        with site.lock.heavy(
+            f"checking the fields of {order.team}",
+            patience_s=site.lock_patience_s,
+            on_wait=self._tell,
+        ):
+            self._tell("checking the fields")
+            tasks = self._checked_data()
+            check_unchanged(order.source)
+            self._run_dir = self._new_directory()
+            store_fields(order, tasks, self._run_dir)
+        sync_tree(self._run_dir.path)
+        return end_of_fields(self._run_dir)
+
+    def _check_order(self) -> None:
+        """Raises CampaignError where this machine would run it under other conditions."""
+        order, asked = self._order, self._order.conditions
+        facts = (
+            ("harness", asked.harness_version, __version__),
+            ("challenge", asked.challenge_digest, order.challenge.digest),
+            ("engine", asked.engine, self._site.engine.info.name),
+            ("GPU", order.gpu, self._site.place.gpu),
+        )
+        for what, expected, found in facts:
+            if expected != found:
+                raise CampaignError(
+                    f"{self._site.place.name}: {what}: expected {expected}, as the campaign has "
+                    f"it, found {found} here"
+                )
+
+    def _checked_data(self) -> tuple[TaskPairs, ...]:
+        """The pairs that the team is asked for. Raises DataError, CampaignError."""
+        order, site = self._order, self._site
+        with data_lock.shared(site.data_dir):
+            found = check_data(order.challenge, site.data_dir)
+            digest = site.data_digest(site.data_dir, found)
+        if digest != order.conditions.data_digest:
+            raise CampaignError(
+                f"data folder {site.data_dir}: expected the content that the campaign has "
+                f"({order.conditions.data_digest}), found another ({digest}); copy it anew"
+            )
+        tasks = tuple(one for one in found if order.tasks is None or one.task.name in order.tasks)
+        if not tasks:
+            raise CampaignError(
+                f"{order.team} takes part in {', '.join(order.tasks or ()) or 'no task'}, of which "
+                f"the data folder {site.data_dir} has none"
+            )
+        return tasks
+
+    def _plan(self, image: Image, tasks: tuple[TaskPairs, ...]) -> Plan:
+        order, site = self._order, self._site
+        facts = site.engine.image_facts(image)
+        return Plan(
+            challenge=order.challenge,
+            challenge_file=self._challenge_file(),
+            data_dir=site.data_dir,
+            tasks=tasks,
+            image=image,
+            image_facts=None if facts is None else ImageRecord.of(facts),
+            submission=order.team,
+            cache=order.conditions.cache,
+            isolation=order.conditions.isolation,
+            changed_limits=order.changed_limits,
+            gpu=order.gpu,
+        )
+
+    def _challenge_file(self) -> Path | None:
+        """What the submission is told of the challenge: the file as it was when the campaign took
+        it up, whatever became of that."""
+        order = self._order
+        if order.challenge_text is None:
+            if order.challenge.name not in builtin_names():
+                raise CampaignError(
+                    f"challenge {order.challenge.name}: expected its file's text with the order, "
+                    "as it is not built in, found none"
+                )
+            return None
+        digest = order.challenge.digest.removeprefix("sha256:")[:16]
+        path = (self._site.scratch / f"challenge-{digest}.yaml").resolve()
+        try:
+            if not path.is_file() or path.read_text("utf-8") != order.challenge_text:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                part = path.with_suffix(f".{self._site.place.name}.part")
+                part.write_text(order.challenge_text, "utf-8")
+                part.chmod(0o644)
+                part.replace(path)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
+        return path
+
+    def _refuse(self, error: SubmissionError) -> JobEnd:
+        order = self._order
+        run_dir = self._new_directory()
+        findings = error.findings if isinstance(error, ImportRejected) else ()
+        message = str(error).partition("\n  - ")[0] if findings else str(error)
+        try:
+            run_dir.write_refusal(
+                RefusedRecord(
+                    harness_version=__version__,
+                    submission=order.team,
+                    run_id=order.run_id,
+                    created=datetime.now(UTC).isoformat(timespec="seconds"),
+                    entry=harmless_line(order.source.entry, _MAX_TEXT),
+                    source_sha256=order.source.sha256,
+                    error=type(error).__name__,
+                    exit_code=error.exit_code,
+                    reason=shortened(SubmissionError(message)),
+                    findings=tuple(harmless_line(one, _MAX_TEXT) for one in findings),
+                    log_tail=self._tail.lines,
+                )
+            )
+            sync_tree(run_dir.path)
+        except OSError as failure:
+            raise OutputError(f"{run_dir.path}: {failure.strerror}") from failure
+        return end_of_refusal(run_dir)
+
+    def _after_our_own_fault(self, error: Exception) -> JobEnd:
+        """What a submission has finished is kept, where a run had begun."""
+        run_dir = self._run_dir
+        if run_dir is not None and run_dir.started_path.exists():
+            recover(run_dir, lambda _: self._site.engine, given_up=Owner.current())
+            sync_tree(run_dir.path)
+            return end_of_run(run_dir, recovered=True)
+        self._take_back()
+        return JobEnd(
+            outcome=Outcome.FAILED,
+            reason=shortened(RuntimeError(f"the harness failed: {type(error).__name__}: {error}")),
+            blame=Blame.MACHINE,
+            exit_code=HarnessError.exit_code,
+        )
+
+    def _new_directory(self) -> RunDirectory:
+        order = self._order
+        return RunDirectory.make(self._site.runs_dir, order.team, order.run_id)
+
+    def _take_back(self) -> None:
+        """Leave nothing half-made, nor touch what a run has made."""
+        run_dir, self._run_dir = self._run_dir, None
+        if run_dir is not None:
+            remove_unfinished(run_dir)
+
+    def _tell(self, doing: str) -> None:
+        self._on_progress(Progressed(team=self._order.team, run_id=self._order.run_id, doing=doing))
+
+    def _tell_of_run(self, pairs: int) -> Callable[[Progress], None]:
+        def tell(progress: Progress) -> None:
+            self._on_progress(
+                Progressed(
+                    team=self._order.team,
+                    run_id=self._order.run_id,
+                    doing="running",
+                    progress=progress,
+                    pairs=pairs,
+                )
+            )
+
+        return tell
+
+
+def _same(image: Image, run_id: str) -> JobEnd:
+    return JobEnd(
+        outcome=Outcome.SAME,
+        reason=f"the same image as that of the run {run_id}, under the same conditions",
+        image_id=image.id,
+        same_as=run_id,
+    )

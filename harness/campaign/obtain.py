@@ -1,0 +1,118 @@
+"""From an upload to an image that can be run, by a name that never means another."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING, assert_never
+
+from harness.campaign.upload import UploadKind
+from harness.engine.base import Image
+from harness.engine.docker import DockerEngine
+from harness.errors import CampaignError, ImageMissing, OptionError
+from harness.imports.importer import import_image, require_runnable
+from harness.text import harmless_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from harness.campaign.order import Source
+    from harness.engine.base import Engine
+    from harness.imports.limits import ImportLimits
+
+NAME_SPACE = "l2r-campaign"
+_SHORT_DIGEST = 12  # characters, as docker shows them
+_TAIL_LINES = 40
+_MAX_LINE_CHARACTERS = 500
+
+
+class BuildTail:
+    """The last lines that a build printed, made harmless."""
+
+    def __init__(self) -> None:
+        self.lines: tuple[str, ...] = ()
+
+    def add(self, text: str) -> None:
+        new = harmless_lines(text, _MAX_LINE_CHARACTERS)
+        self.lines = (*self.lines, *new)[-_TAIL_LINES:]
+
+
+def obtain(
+    engine: Engine,
+    source: Source,
+    team: str,
+    limits: ImportLimits,
+    *,
+    base_image: str | None = None,
+    on_output: Callable[[str], None] = lambda _: None,
+) -> Image:
+    """The image, imported, found or built. Heavy work.
+
+    Raises SubmissionError for what the team must mend, CampaignError for an upload that is not any
+    more what it was when it was taken up, MachineError for what the engine cannot do.
+    """
+    match source.kind:
+        case UploadKind.ARCHIVE:
+            image = _imported(engine, source, limits)
+        case UploadKind.IMAGE:
+            image = _found(engine, source)
+        case UploadKind.FOLDER:
+            tag = f"{NAME_SPACE}/{_slug(team)}:{_short(source.sha256)}"
+            image = engine.build(
+                path_of(source), tag=tag, base_image=base_image, on_output=on_output
+            )
+        case UploadKind.FIELDS:
+            raise ValueError(f"{source.entry}: fields are not run")
+        case _:
+            assert_never(source.kind)
+    if isinstance(engine, DockerEngine):
+        require_runnable(engine.image_facts(image), engine.platform, source.entry)
+    return image
+
+
+def path_of(source: Source) -> Path:
+    """Raises CampaignError where the order says none."""
+    if source.path is None:
+        raise CampaignError(f"{source.entry}: expected the place of the upload, found none")
+    return source.path
+
+
+def check_unchanged(source: Source) -> None:
+    """A file is still the one that was taken up. Raises CampaignError, ImageMissing."""
+    path = path_of(source)
+    try:
+        with path.open("rb") as file:
+            found = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except OSError as error:
+        raise ImageMissing(f"{path}: cannot be read ({error.strerror})") from error
+    if found != source.sha256:
+        raise CampaignError(
+            f"{path}: expected the file that was taken up ({_short(source.sha256)}), found another "
+            f"content ({_short(found)}); it is taken up as a new upload when it is complete"
+        )
+
+
+def _imported(engine: Engine, source: Source, limits: ImportLimits) -> Image:
+    if not isinstance(engine, DockerEngine):
+        raise OptionError(
+            f"{source.entry}: an image's file needs Docker or Podman, and --engine docker"
+        )
+    check_unchanged(source)
+    return import_image(engine, path_of(source), limits).image
+
+
+def _found(engine: Engine, source: Source) -> Image:
+    """By its ID: what its name means may have changed since it was taken up."""
+    reference = source.reference or source.entry
+    found = engine.find(source.sha256)
+    return Image(id=found.id, reference=reference)
+
+
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:_SHORT_DIGEST]
+
+
+def _slug(team: str) -> str:
+    """As part of an image's name, which allows fewer letters than a team's."""
+    return re.sub("[^a-z0-9]+", "-", team).strip("-") or "team"
