@@ -148,5 +148,9 @@ class ProbeError(MachineError):
     exit_code = 35
 
 
+class MachineBusy(MachineError):
+    exit_code = 36
+
+
 class Interrupted(MachineError):
     exit_code = 130

@@ -10,8 +10,7 @@ from harness import console
 from harness.challenge.model import builtin_names, load_challenge
 from harness.check.source import find_run
 from harness.console_evaluate import Rows, show_cases, show_tables
-from harness.errors import ChallengeError, DataError, FieldError, Interrupted
-from harness.evaluate.record import CaseState
+from harness.errors import ChallengeError, DataError, Interrupted
 from harness.live import Counter
 from harness.scoring.capacity import workers_that_fit
 from harness.scoring.cases import (
@@ -22,14 +21,19 @@ from harness.scoring.cases import (
 )
 from harness.scoring.evaluate import ZeroFields, check_truth, evaluate_source, n_steps
 from harness.scoring.pool import Pool
-from harness.scoring.results import cases_path, initial_cases_path, write_result
+from harness.scoring.results import (
+    cases_path,
+    exit_code_of,
+    initial_cases_path,
+    worse,
+    write_result,
+)
 from harness.scoring.source import look_at_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from harness.challenge.model import Challenge
-    from harness.evaluate.record import EvaluationRecord
     from harness.evaluate.rules import TaskCases
     from harness.scoring.evaluate import Rulebook
     from harness.scoring.source import Source
@@ -89,7 +93,7 @@ def evaluate_all(request: Request, *, as_json: bool, verbose: bool) -> int:
             record = found.record
             first = next(iter(record.tasks.values()), None)
             write_result(one.result, first if is_official and first is not None else record)
-            code = _worse(code, found.exit_code or _exit_code(record))
+            code = worse(code, found.exit_code or exit_code_of(record))
             rows.add(one.label, record)
             if not as_json:
                 show_cases(one.label, record, verbose=verbose)
@@ -193,20 +197,6 @@ def _initial_path(request: Request, planned: Sequence[_Planned]) -> Path:
     results."""
     is_run = request.output is None and find_run(request.paths[0], request.runs) is not None
     return initial_cases_path(request.runs if is_run else planned[0].result.parent)
-
-
-def _exit_code(record: EvaluationRecord) -> int:
-    """Of a submission: nothing at all of it can be scored, or not all that it attempted."""
-    if not record.tasks or record.has(CaseState.MISSING, CaseState.INVALID):
-        return FieldError.exit_code
-    return 0
-
-
-def _worse(first: int, second: int) -> int:
-    """What kept us from evaluating counts more than what is wrong with a submission."""
-    codes = {first, second} - {0}
-    others = codes - {FieldError.exit_code}
-    return min(others, default=max(codes, default=0))
 
 
 def _print_json(planned: Sequence[_Planned]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ DAY_S = 86_400.0
 HERE = Place(name="here", machine="box", machine_digest="m1")
 
 
+@cache
 def conditions(version: str = "1", **limits: int) -> Conditions:
     challenge = load_challenge()
     return Conditions(

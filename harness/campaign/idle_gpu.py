@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from harness.challenge.quantity import format_bytes
-from harness.errors import MachineError
+from harness.errors import MachineBusy, MachineError
 from harness.machine.gpu import GpuUse, gpu_use
 from harness.text import harmless_line
 
@@ -26,7 +26,7 @@ def require_idle(
     uuid: str, *, patience_s: float, look: Callable[[str], GpuUse | None] = gpu_use
 ) -> None:
     """Returns once nothing runs on the GPU and its memory is free. Raises MachineError when there
-    is no such GPU, or somebody is on it still after ``patience_s``."""
+    is no such GPU, MachineBusy when somebody is on it still after ``patience_s``."""
     until_s = time.monotonic() + patience_s
     while True:
         use = look(uuid)
@@ -39,8 +39,8 @@ def require_idle(
         if busy is None:
             return
         if time.monotonic() >= until_s:
-            raise MachineError(
-                f"GPU {uuid}: expected nobody on it, found {busy}, for {patience_s:.0f} s; end "
+            raise MachineBusy(
+                f"GPU {uuid}: expected nobody on it within {patience_s:.0f} s, found {busy}; end "
                 "that, and try again"
             )
         time.sleep(_POLL_S)

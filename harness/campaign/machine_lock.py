@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.campaign.policy import Exclusive
 from harness.engine.owner import Owner
-from harness.errors import MachineError, OutputError
+from harness.errors import MachineBusy, OutputError
 from harness.text import harmless_line
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class MachineLock:
     temporary files. Several users of one machine share it. ``clean_after``: see above; what it
     raises, the lock is not taken, and the next one is asked for the same.
 
-    Everything raises OutputError where no lock can be had, MachineError when somebody still holds
+    Everything raises OutputError where no lock can be had, MachineBusy when somebody still holds
     it after ``patience_s`` (None: waits for ever).
     """
 
@@ -199,7 +199,7 @@ class _LockFile:
         told = False
         while not self._try(kind):
             if until_s is not None and time.monotonic() >= until_s:
-                raise MachineError(
+                raise MachineBusy(
                     f"this machine is not free: {self._in_the_way(holders)}; wait until that has "
                     f"ended (the lock is {self.path})"
                 )

@@ -1,16 +1,20 @@
-"""Where an evaluation's results lie, in a run directory or beside any other fields."""
+"""An evaluation's results: where they lie, in a run directory or beside any other fields, and the
+exit code that they give."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.errors import OutputError
+from harness.errors import FieldError, OutputError
+from harness.evaluate.record import CaseState
 from harness.store import write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pydantic import BaseModel
+
+    from harness.evaluate.record import EvaluationRecord
 
 
 def cases_path(result: Path) -> Path:
@@ -30,3 +34,17 @@ def write_result(path: Path, record: BaseModel) -> None:
         write_json(path, record)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def exit_code_of(record: EvaluationRecord) -> int:
+    """Of a submission: nothing at all of it can be scored, or not all that it attempted."""
+    if not record.tasks or record.has(CaseState.MISSING, CaseState.INVALID):
+        return FieldError.exit_code
+    return 0
+
+
+def worse(first: int, second: int) -> int:
+    """What kept us from evaluating counts more than what is wrong with a submission."""
+    codes = {first, second} - {0}
+    others = codes - {FieldError.exit_code}
+    return min(others, default=max(codes, default=0))

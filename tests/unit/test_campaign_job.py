@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.campaign.crew import Progressed
+    from harness.challenge.model import Challenge
     from harness.challenge.pairs import TaskPairs
 
 CHALLENGE = tiny_challenge()
@@ -57,25 +58,27 @@ def site(tmp_path: Path) -> Site:
     )
 
 
-def conditions(site: Site) -> Conditions:
+def conditions(site: Site, challenge: Challenge = CHALLENGE) -> Conditions:
     return Conditions(
         harness_version=__version__,
-        challenge=CHALLENGE.name,
-        challenge_digest=CHALLENGE.digest,
-        limits=CHALLENGE.limits,
-        data_digest=data_digest(site.data_dir, read_pairs(CHALLENGE, site.data_dir)),
+        challenge=challenge.name,
+        challenge_digest=challenge.digest,
+        limits=challenge.limits,
+        data_digest=data_digest(site.data_dir, read_pairs(challenge, site.data_dir)),
         engine=site.engine.info.name,
     )
 
 
-def order(site: Site, source: Source, **changes: object) -> JobOrder:
+def order(
+    site: Site, source: Source, challenge: Challenge = CHALLENGE, **changes: object
+) -> JobOrder:
     made = JobOrder(
         kind=AttemptKind.SUBMISSION,
         team="team",
         run_id="20260101-000000",
         source=source,
-        conditions=conditions(site),
-        challenge=CHALLENGE,
+        conditions=conditions(site, challenge),
+        challenge=challenge,
         challenge_text=YAML,
     )
     return made.model_copy(update=changes)

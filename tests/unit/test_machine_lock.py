@@ -1,0 +1,213 @@
+"""The machine's lock: real files, real processes, one of them killed."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.campaign.machine_lock import LOCK_DIR_VARIABLE, MachineLock
+from harness.campaign.policy import Exclusive
+from harness.errors import EngineError, MachineBusy, OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from harness.engine.owner import Owner
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from harness.campaign.machine_lock import MachineLock
+from harness.campaign.policy import Exclusive
+lock = MachineLock(Path(sys.argv[1]), clean_after=lambda _: None)
+gpu = sys.argv[2] or None
+with lock.timed("a campaign's timed run, of red",
+                exclusive=Exclusive.GPU if gpu else Exclusive.MACHINE, gpu=gpu):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "locks"
+
+
+def lock_in(folder: Path, cleaned: list[Owner | None] | None = None) -> MachineLock:
+    return MachineLock(folder, clean_after=(cleaned if cleaned is not None else []).append)
+
+
+@contextmanager
+def other_harness(folder: Path, gpu: str = "") -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder), gpu], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def is_busy(lock: MachineLock) -> str | None:
+    try:
+        with lock.heavy("a look", patience_s=0.0):
+            return None
+    except MachineBusy as error:
+        return str(error)
+
+
+def test_one_at_a_time_and_who_it_is(folder: Path) -> None:
+    told: list[str] = []
+    with other_harness(folder) as process:
+        started_s = time.monotonic()
+        with (
+            pytest.raises(MachineBusy, match=rf"of red \(process {process.pid}, since 20"),
+            lock_in(folder).heavy("scoring", patience_s=0.5, on_wait=told.append),
+        ):
+            pytest.fail("two have the machine")
+        assert 0.5 <= time.monotonic() - started_s < 5
+    assert told == [f"waiting for {told[0].removeprefix('waiting for ')}"]
+    assert "of red" in told[0]
+
+
+def test_what_a_holder_that_died_left_is_seen_to_first(folder: Path) -> None:
+    cleaned: list[Owner | None] = []
+    with other_harness(folder) as process:
+        pid = process.pid
+    lock = lock_in(folder, cleaned)
+    for _ in range(2):
+        with lock.heavy("importing"):
+            pass
+    assert [None if one is None else one.pid for one in cleaned] == [str(pid)]
+
+
+def test_who_cannot_clean_up_does_not_get_it(folder: Path) -> None:
+    def refuse(owner: Owner | None) -> None:
+        raise EngineError(f"a container of {owner and owner.pid} is left")
+
+    with other_harness(folder) as process:
+        pid = process.pid
+    for _ in range(2):
+        with (
+            pytest.raises(EngineError, match=f"of {pid}"),
+            MachineLock(folder, clean_after=refuse).heavy("importing"),
+        ):
+            pytest.fail("beside a container that runs")
+
+
+@pytest.mark.parametrize("gpu", ["GPU-1", "GPU-1/../../x"])
+def test_gpus_of_one_machine(folder: Path, gpu: str) -> None:
+    """Each for itself, and nothing heavy beside them."""
+    cleaned: list[Owner | None] = []
+    lock = lock_in(folder, cleaned)
+    with other_harness(folder, gpu) as process:
+        pid = process.pid
+        with lock.timed("run", exclusive=Exclusive.GPU, gpu="GPU-2", patience_s=5.0):
+            assert "of red" in str(is_busy(lock))
+        with (
+            pytest.raises(MachineBusy, match="of red"),
+            lock.timed("run", exclusive=Exclusive.GPU, gpu=gpu, patience_s=0.0),
+        ):
+            pytest.fail("two have the GPU")
+        assert cleaned == []
+    with lock.timed("run", exclusive=Exclusive.GPU, gpu="GPU-2", patience_s=5.0):
+        assert cleaned == []  # of another GPU, whose next holder sees to it
+    with lock.heavy("importing"):
+        assert [None if one is None else one.pid for one in cleaned] == [str(pid)]
+    assert {path.parent for path in folder.rglob("*")} == {folder}
+
+
+def test_who_waits_for_the_whole_machine_gets_it(folder: Path) -> None:
+    """Runs on GPUs that follow each other without a gap would keep it waiting for ever."""
+    order = folder.parent / "order"
+    waiter = (
+        "import sys; from pathlib import Path\n"
+        "from harness.campaign.machine_lock import MachineLock\n"
+        "lock = MachineLock(Path(sys.argv[1]), clean_after=lambda _: None)\n"
+        "with lock.heavy('importing', on_wait=lambda _: print('waits', flush=True)):\n"
+        "    Path(sys.argv[2]).touch()\n"
+    )
+    lock = lock_in(folder)
+    first = lock.timed("one", exclusive=Exclusive.GPU, gpu="GPU-1")
+    first.__enter__()
+    process = subprocess.Popen(
+        [sys.executable, "-c", waiter, str(folder), str(order)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waits\n"
+    with (
+        pytest.raises(MachineBusy),
+        lock.timed("two", exclusive=Exclusive.GPU, gpu="GPU-2", patience_s=0.3),
+    ):
+        pytest.fail("it went ahead of the one that waits")
+    first.__exit__(None, None, None)
+    process.communicate(timeout=10)
+    assert order.exists()
+
+
+def test_two_parts_of_one_process_hold_each_other_off(folder: Path) -> None:
+    lock = lock_in(folder)
+    with lock.heavy("building the image of red"):
+        assert "building the image of red" in str(is_busy(lock))
+    assert is_busy(lock) is None
+
+
+def test_all_users_share_it(folder: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        with lock_in(folder).timed("run", exclusive=Exclusive.GPU, gpu="GPU-1"):
+            pass
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o1777
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    assert modes == dict.fromkeys(("gate.lock", "machine.lock", "gpu-GPU-1.lock"), 0o666)
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
+def test_what_somebody_put_in_its_place(folder: Path, tmp_path: Path, kind: str) -> None:
+    folder.mkdir()
+    place, secret = folder / "machine.lock", tmp_path / "secret"
+    secret.write_text("not yours")
+    if kind == "link":
+        place.symlink_to(secret)
+    elif kind == "folder":
+        place.mkdir()
+    else:
+        os.mkfifo(place)
+    with pytest.raises(OutputError, match=r"machine\.lock"), lock_in(folder).heavy("importing"):
+        pytest.fail("locked")
+    assert secret.read_text() == "not yours"
+
+
+def test_folder_that_is_a_link(folder: Path, tmp_path: Path) -> None:
+    folder.symlink_to(tmp_path)
+    with pytest.raises(OutputError, match="found a link"), lock_in(folder).heavy("importing"):
+        pytest.fail("locked")
+
+
+def test_record_that_is_damaged_is_somebody_s(folder: Path) -> None:
+    with lock_in(folder).heavy("importing"):
+        pass
+    (folder / "machine.lock").write_text('{"owner": {"pid"')
+    cleaned: list[Owner | None] = []
+    with lock_in(folder, cleaned).heavy("importing"):
+        assert cleaned == [None]
+
+
+def test_folder_is_named_by_a_variable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(LOCK_DIR_VARIABLE, str(folder))
+    with MachineLock(clean_after=lambda _: None).heavy("importing"):
+        assert (folder / "machine.lock").stat().st_size > 0
+    assert (folder / "machine.lock").stat().st_size == 0
