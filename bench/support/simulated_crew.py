@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.campaign.crew import Ended
-from harness.campaign.order import JobEnd, Outcome, Place
+from harness.campaign.order import AttemptKind, JobEnd, Outcome, Place
 from harness.errors import Blame
 from harness.machine.contamination import MachineVerdict
 from harness.store import RunStatus
@@ -67,9 +67,10 @@ class SimulatedCrew:
         if place in self._busy:
             raise ValueError(f"{place}: has an attempt already")
         self._busy.add(place)
-        duration_s = self._random.uniform(*_ATTEMPT_S)
+        is_calibration = order.kind is AttemptKind.CALIBRATION
+        duration_s = _ATTEMPT_S[0] if is_calibration else self._random.uniform(*_ATTEMPT_S)
         self.busy_s += duration_s
-        end = self._end(duration_s)
+        end = self._end(duration_s, 1.0 if is_calibration else self._random.random())
         heapq.heappush(
             self._under_way,
             _UnderWay(
@@ -99,8 +100,7 @@ class SimulatedCrew:
     def close(self) -> None:
         """Nothing is open."""
 
-    def _end(self, duration_s: float) -> JobEnd:
-        drawn = self._random.random()
+    def _end(self, duration_s: float, drawn: float) -> JobEnd:
         if drawn < _MACHINE_FAULTS:
             return JobEnd(
                 outcome=Outcome.FAILED,
