@@ -13,6 +13,7 @@ import typer
 
 from harness import (
     __version__,
+    cli_campaign,
     cli_challenge,
     cli_cluster,
     cli_doctor,
@@ -193,6 +194,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 app.add_typer(cli_import.app)
 app.add_typer(cli_upload.app)
 app.add_typer(cli_evaluate.app)
+app.add_typer(cli_campaign.app)
 app.add_typer(cli_cluster.app)
 
 

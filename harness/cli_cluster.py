@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness import console
+from harness.campaign.policy import Exclusive
 from harness.cli_options import DataOption, EngineArgument, EngineOption
 from harness.errors import OptionError, OutputError
 
@@ -107,6 +108,13 @@ def run_a_worker(
             show_default=False,
         ),
     ] = None,
+    exclusive: Annotated[
+        Exclusive,
+        typer.Option(
+            "--exclusive",
+            help="What a timed run has for itself: this machine, or with --gpu that GPU of it.",
+        ),
+    ] = Exclusive.MACHINE,
     engine: EngineArgument = EngineOption.AUTO,
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
@@ -136,14 +144,26 @@ def run_a_worker(
     place = _place(chosen, gpu, name)
     configure()
     settings = JobSettings(
-        work_dir=work.resolve(), data_dir=data.resolve(), engine=chosen.info.name, place=place
+        work_dir=work.resolve(),
+        data_dir=data.resolve(),
+        engine=chosen.info.name,
+        place=place,
+        exclusive=exclusive,
     )
     bench = Bench(settings, finish_dead)
-    facts = WorkerFacts(versions=Versions.here(), place=place, session=uuid.uuid4().hex)
-    console.note(f"worker {place.name}, in {work}/, for the scheduler at {scheduler}")
+    facts = WorkerFacts(
+        versions=Versions.here(),
+        place=place,
+        engine=chosen.info.name,
+        session=uuid.uuid4().hex,
+    )
+
+    def registered() -> None:
+        console.note(f"worker {place.name}: registered with {scheduler}; Ctrl-C ends it")
 
     async def run() -> None:
-        await WorkerLoop(bench, facts, scheduler, tls, host).run()
+        loop = WorkerLoop(bench, facts, scheduler, tls, host, registered)
+        await loop.run()
 
     asyncio.run(run())
 

@@ -49,7 +49,7 @@ def recover_runs(
     Exit code 0: nothing is left to do; else why a run could not be recovered (docs/exit-codes.md).
     """
     directories = [RunDirectory.find(name, runs) for name in names or ()]
-    engine_of = _engines(None)
+    engine_of = engines(None)
     failure: HarnessError | None = None
     found = directories or begun_runs(runs)
     for directory in found:
@@ -66,7 +66,7 @@ def recover_runs(
 
 def recover_dead(runs: Path, engine: Engine) -> None:
     """Before a new run: what can be finished is finished, and nothing stops that run."""
-    engine_of = _engines(engine)
+    engine_of = engines(engine)
     for directory in begun_runs(runs):
         try:
             recovery = recover(directory, engine_of)
@@ -77,7 +77,7 @@ def recover_dead(runs: Path, engine: Engine) -> None:
             console.note(_line(recovery))
 
 
-def _engines(chosen: Engine | None) -> Callable[[EngineName], Engine]:
+def engines(chosen: Engine | None) -> Callable[[EngineName], Engine]:
     """Each engine once, and only when a run needs it."""
     known = {} if chosen is None else {chosen.info.name: chosen}
 

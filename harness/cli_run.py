@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ import typer
 
 from harness import cli_import, cli_recover, console, console_runs, data_lock
 from harness.cache import CacheMode
+from harness.campaign.machine_lock import MachineLock
 from harness.challenge.field_file import FieldState
 from harness.challenge.limit_changes import change_limits
 from harness.challenge.model import DEFAULT_CHALLENGE, builtin_names, load_challenge
@@ -32,7 +34,7 @@ from harness.collect import check_writable, publish_fields
 from harness.engine.base import Isolation
 from harness.engine.choose import choose_engine
 from harness.engine.process import ProcessEngine
-from harness.errors import BaseImageUnavailable, DataError, HarnessError, Interrupted
+from harness.errors import BaseImageUnavailable, DataError, HarnessError, Interrupted, OutputError
 from harness.first_look import look_at_accuracy, to_json
 from harness.image_record import ImageRecord
 from harness.live import BuildLog, RunView
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
     from harness.engine.base import Engine, Image
     from harness.execute import Progress
     from harness.probe.client import ChildProgram
+
+_log = logging.getLogger(__name__)
 
 
 def register(app: typer.Typer) -> None:
@@ -142,7 +146,8 @@ def run(
         isolation=isolation,
         changed_limits=changed_limits,
     )
-    ended, failure = _execute_times(plan, chosen, runs.resolve(), repeat, context.obj)
+    with _unless_a_campaign_has_the_machine():
+        ended, failure = _execute_times(plan, chosen, runs.resolve(), repeat, context.obj)
     first, shown = ended[0], published(ended)
     accuracy = look_at_accuracy(plan, shown.record, shown.directory, truth)
     summary = None
@@ -169,6 +174,17 @@ def run(
     if failure is not None:
         raise failure
     raise typer.Exit(worst_exit_code(ended))
+
+
+@contextmanager
+def _unless_a_campaign_has_the_machine() -> Iterator[None]:
+    """Raises MachineBusy. Where this user can lock nothing, a dry run goes on without."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(MachineLock(clean_after=lambda _: None).unless_taken())
+        except OutputError as error:
+            _log.debug("%s", error)
+        yield
 
 
 def _execute_times(

@@ -23,6 +23,7 @@
         │   ├── BaseImageUnavailable 33
         │   └── ImageMissing        34
         ├── ProbeError          35  the witness could not watch
+        ├── MachineBusy         36  somebody else has the machine, or one of its GPUs
         └── Interrupted         130 somebody pressed Ctrl-C or ended the command
 
 A run that failed is not an error but a result with a status; :mod:`harness.store` holds those and

@@ -456,6 +456,22 @@ class RunDirectory:
                 self.output_dir,
             )
 
+    def sync(self) -> None:
+        """All that was made of the run is on the disk when this returns, contents and names, and
+        its own name; but what the submission left in its output folder, should that be there
+        still. Raises OutputError."""
+        try:
+            for folder, folders, files in os.walk(self.path):
+                if folder == str(self.path) and self.output_dir.name in folders:
+                    folders.remove(self.output_dir.name)
+                for name in files:
+                    _sync_file(Path(folder, name))
+                sync_folder(Path(folder))
+            sync_folder(self.path.parent)
+            sync_folder(self.path.parent.parent)
+        except OSError as error:
+            raise OutputError(f"{error.filename or self.path}: {error.strerror}") from error
+
     def write_record(self, record: RunRecord) -> None:
         write_json(self.record_path, record)
 
@@ -520,6 +536,14 @@ def write_json(path: Path, record: BaseModel) -> None:
     sync_folder(path.parent)
 
 
+def _sync_file(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
 def sync_folder(path: Path) -> None:
     """The names in it are on the disk when this returns: a file's new name is its folder's."""
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -527,17 +551,3 @@ def sync_folder(path: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-def sync_tree(path: Path) -> None:
-    """All that lies in a folder of our own is on the disk, contents and names, and its own name."""
-    for folder, _, files in os.walk(path):
-        for name in files:
-            file = os.open(Path(folder, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                os.fsync(file)
-            finally:
-                os.close(file)
-        sync_folder(Path(folder))
-    sync_folder(path.parent)
-    sync_folder(path.parent.parent)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from harness import __version__
@@ -27,13 +29,13 @@ from tests.tiny import YAML, ZERO, tiny_challenge, write_data, write_method
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from harness.campaign.order import JobEnd
     from harness.cluster.security import Tls
 
 CHALLENGE = tiny_challenge()
-HASTE = Patience(scheduler_s=30.0, worker_s=4.0)
+HASTE = Patience(scheduler_s=30.0, worker_s=6.0)
+_NUMBERS = itertools.count()
 WAIT_S = 40.0  # far more than anything takes, even on a busy machine
 
 
@@ -81,13 +83,19 @@ class Cluster:
         wait_for(file.exists, f"the scheduler: {self.said('scheduler')}")
         self.address = file.read_text().strip()
 
-    def start_worker(self, name: str) -> None:
-        data = self.folder / name / "data"
+    def start_worker(self, name: str, *, version: str = __version__) -> None:
+        data = self.data(name)
         if not data.exists():
             write_data(data)
         arguments = ["--data", str(data), "--work", str(self.work(name)), "--name", name]
         self.workers[name] = self._run(
-            name, "worker", self.address, *arguments, "--engine", self.engine.value
+            name,
+            "worker",
+            self.address,
+            *arguments,
+            "--engine",
+            self.engine.value,
+            version=version,
         )
 
     def kill_worker(self, name: str) -> None:
@@ -107,12 +115,12 @@ class Cluster:
         path = self.folder / f"{name}.log"
         return path.read_text() if path.exists() else ""
 
-    def crew(self, patience: Patience = HASTE) -> DaskCrew:
+    def data(self, name: str) -> Path:
+        return self.folder / name / "data"
+
+    def crew(self, runs_dir: Path, patience: Patience = HASTE) -> DaskCrew:
         return DaskCrew(
-            scheduler_address(self.address, self.tls),
-            self.tls,
-            self.folder / "runs",
-            patience=patience,
+            scheduler_address(self.address, self.tls), self.tls, runs_dir, patience=patience
         )
 
     def stop(self, process: subprocess.Popen[bytes]) -> None:
@@ -124,7 +132,9 @@ class Cluster:
                 process.kill()
                 process.wait()
 
-    def _run(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def _run(
+        self, name: str, *arguments: str, version: str = __version__
+    ) -> subprocess.Popen[bytes]:
         tls = self.tls
         secured = (
             ()
@@ -136,7 +146,7 @@ class Cluster:
         (self.folder / name).mkdir(parents=True, exist_ok=True)
         with (self.folder / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
-                [*command(), "cluster", *arguments, *map(str, secured)],
+                [*command(version), "cluster", *arguments, *map(str, secured)],
                 cwd=self.folder / name,
                 env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
@@ -145,8 +155,12 @@ class Cluster:
             )
 
 
-def command() -> list[str]:
-    return [sys.executable, "-m", "harness"]
+def command(version: str) -> list[str]:
+    """The harness, which thinks that it is of this version."""
+    if version == __version__:
+        return [sys.executable, "-m", "harness"]
+    code = f"import harness; harness.__version__ = {version!r}; import harness.cli as c; c.main()"
+    return [sys.executable, "-c", code]
 
 
 def places_of(crew: DaskCrew, *names: str) -> None:
@@ -179,13 +193,12 @@ def conditions_of(data_dir: Path, engine: EngineName = EngineName.PROCESS) -> Co
     )
 
 
-def order_of(
-    team: str, source: Source, conditions: Conditions, run_id: str = "20260101-000000"
-) -> JobOrder:
+def order_of(team: str, source: Source, conditions: Conditions) -> JobOrder:
+    """Of a run that no worker has made before."""
     return JobOrder(
         kind=AttemptKind.SUBMISSION,
         team=team,
-        run_id=run_id,
+        run_id=f"20260101-{next(_NUMBERS):06d}",
         source=source,
         conditions=conditions,
         challenge=CHALLENGE,
@@ -219,3 +232,17 @@ def began(folder: Path) -> int:
 
 def files_below(folder: Path) -> Sequence[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def _conduct_for_ever() -> None:
+    """A conductor to be killed: give the order on stdin to worker one, and wait."""
+    order = JobOrder.model_validate_json(sys.stdin.buffer.read())
+    crew = DaskCrew(sys.argv[1], None, Path(sys.argv[2]), patience=HASTE)
+    wait_for(lambda: "one" in {place.name for place in crew.places()}, "worker one")
+    crew.give(order, "one")
+    while True:
+        crew.poll(1.0)
+
+
+if __name__ == "__main__":
+    _conduct_for_ever()

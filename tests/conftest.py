@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
+from harness.campaign.machine_lock import LOCK_DIR_VARIABLE
 from harness.engine.docker import DockerEngine
 from harness.errors import EngineError, ImageMissing
 from harness.scoring.pool import Pool
@@ -76,6 +77,14 @@ def _no_engine_without_mark(
 ) -> None:
     if request.node.get_closest_marker("docker") is None:
         monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/this-test-lacks-the-docker-mark")
+
+
+@pytest.fixture(autouse=True)
+def _own_machine_lock(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A campaign on this machine neither waits for a test nor refuses it."""
+    monkeypatch.setenv(LOCK_DIR_VARIABLE, str(tmp_path_factory.getbasetemp() / "locks"))
 
 
 @pytest.fixture

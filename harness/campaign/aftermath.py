@@ -11,7 +11,6 @@ from harness.engine.owner import Owner
 from harness.errors import Blame, Interrupted, OutputError
 from harness.recover import Outcome as Recovered
 from harness.recover import recover
-from harness.store import sync_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +50,7 @@ def _run(run_dir: RunDirectory, engine_of: Callable[[EngineName], Engine]) -> Jo
     found = recover(run_dir, engine_of, given_up=Owner.current())
     match found.outcome:
         case Recovered.RECOVERED | Recovered.TIDIED:
-            sync_tree(run_dir.path)
+            run_dir.sync()
             return end_of_run(run_dir, recovered=found.outcome is Recovered.RECOVERED)
         case Recovered.RUNNING:
             pid = f" (process {found.start.owner.pid})" if found.start is not None else ""

@@ -82,13 +82,7 @@ class _Round:
         self._taken = set(busy) | {one.started.place.name for one in state.under_way()}
         self._taken_machines = {place.machine for place in places if place.name in self._taken}
         self._taken_machines |= {one.started.place.machine for one in state.under_way()}
-        self._rigs = self._look_at_rigs(places)
-        # Where anything may be timed, now or when it is free again.
-        self._usable = {
-            place.name: place
-            for place in places
-            if not self._calibrates or self._rigs[place.rig].unusable is None
-        }
+        self._places = places
         self._free = [place for place in places if self._is_free(place)]
         # Begun in this round, so not yet in the journal.
         self._begun: dict[str, int] = {}
@@ -99,10 +93,12 @@ class _Round:
     def _calibrates(self) -> bool:
         return self._policy.calibration.source is not None
 
-    def _look_at_rigs(self, places: tuple[Place, ...]) -> dict[str, RigState]:
-        if not self._calibrates:
-            return {}
-        return {place.rig: rig_state(self._state, self._policy, place) for place in places}
+    def _rig(self, place: Place) -> RigState:
+        return rig_state(self._state, self._policy, place)
+
+    def _is_usable(self, place: Place) -> bool:
+        """May anything be timed there, now or when it is free again?"""
+        return not self._calibrates or self._rig(place).unusable is None
 
     def assign(self, present: frozenset[str]) -> tuple[Assignment, ...]:
         full = False  # for what is timed: what finds no place leaves none for those after it
@@ -129,9 +125,10 @@ class _Round:
                 self._begin(place, standing)
                 return True
         for place in suited:
-            rig = self._rigs.get(place.rig)
-            idle = rig is not None and rig.under_way == 0 and place.rig not in self._begun
-            if rig is not None and idle and rig.due is not None:
+            if not self._calibrates:
+                break
+            rig = self._rig(place)
+            if rig.due is not None and rig.under_way == 0 and place.rig not in self._begun:
                 self._calibrate(place, f"{rig.due} on {place.rig}")
                 return True
         return False
@@ -139,23 +136,24 @@ class _Round:
     def _suits(self, place: Place, standing: Standing) -> bool:
         """Where the machine was in the way once, another is preferred, if there is one that is
         free or will be."""
-        if place.name not in self._usable:
+        if not self._is_usable(place):
             return False
         avoid = standing.avoid
         if not avoid:
             return True
         machines = {one.machine for one in avoid}
-        if any(one.machine not in machines for one in self._usable.values()):
+        usable = [one for one in self._places if self._is_usable(one)]
+        if any(one.machine not in machines for one in usable):
             return place.machine not in machines
         names = {one.name for one in avoid}
-        if any(name not in names for name in self._usable):
+        if any(one.name not in names for one in usable):
             return place.name not in names
         return True
 
     def _is_ready(self, place: Place) -> bool:
         if not self._calibrates:
             return True
-        rig = self._rigs[place.rig]
+        rig = self._rig(place)
         return (
             rig.due is None
             and not rig.calibrating
@@ -165,9 +163,9 @@ class _Round:
 
     def _close(self, place: Place) -> None:
         """A calibration after the last attempt."""
-        rig = self._rigs[place.rig]
+        rig = self._rig(place)
         idle = rig.under_way == 0 and place.rig not in self._begun
-        usable = self._is_free(place) and place.name in self._usable
+        usable = self._is_free(place) and rig.unusable is None
         if usable and idle and rig.since > 0:
             self._calibrate(place, rig.due or f"after the last attempt on {place.rig}")
 

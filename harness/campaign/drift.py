@@ -6,6 +6,7 @@ rules in words: docs/campaign-rules.md.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.campaign.calibration import baseline, drifted, is_good, rig_state, runtime_ratio
@@ -14,6 +15,7 @@ from harness.campaign.events import Suspected
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from harness.campaign.conditions import Conditions
     from harness.campaign.policy import Policy
     from harness.campaign.rules import Published
     from harness.campaign.state import Attempt, CampaignState
@@ -28,47 +30,88 @@ def new_suspicions(state: CampaignState, policy: Policy) -> tuple[Suspected, ...
     found: list[Suspected] = []
     for rig in state.rigs():
         key = ("drift", rig)
-        now = (policy.calibration, state.conditions, state.rig_changes(rig))
-        if state.memo.get(key) == now:
-            continue
-        suspicions = tuple(_on_rig(state, policy, rig))
-        if not suspicions:
-            state.memo[key] = now
-        found += suspicions
+        now = (policy, state.conditions, state.rig_changes(rig))
+        if state.memo.get(key) != now:
+            suspicions = _on_rig(state, policy, rig)
+            if not suspicions:
+                state.memo[key] = now
+            found += suspicions
     return tuple(found)
 
 
-def _on_rig(state: CampaignState, policy: Policy, rig: str) -> Iterator[Suspected]:
+@dataclass(frozen=True, kw_only=True)
+class _Settled:
+    """Nothing before the calibration at ``index`` of its rig can become suspect any more, as long
+    as it is measured by ``baseline``."""
+
+    policy: Policy
+    conditions: Conditions | None
+    index: int
+    baseline: Attempt | None
+
+
+def _on_rig(state: CampaignState, policy: Policy, rig: str) -> list[Suspected]:
     """An attempt counts as made on a quiet rig when the calibrations before and after it are within
     the threshold, with none between that is beyond it."""
+    found: list[Suspected] = []
     open_attempts: list[Attempt] = []  # timed, and no calibration has ended well since
     beyond: str | None = None  # how far the last calibration was
     digest: str | None = None
-    for attempt in state.on_rig(rig):
+    settled = start = _start(state, policy, rig)
+    all_ended = True
+    attempts = state.on_rig(rig)
+    for index in range(settled, len(attempts)):
+        attempt = attempts[index]
+        all_ended = all_ended and attempt.end is not None
         if not state.is_current(attempt) or not attempt.is_timed:
             continue
         if attempt.machine_digest != digest:
-            yield from _suspect(open_attempts, "the machine changed before it was calibrated again")
-            open_attempts, beyond, digest = [], None, attempt.machine_digest
+            found += _suspect(open_attempts, "the machine changed before it was calibrated again")
+            beyond, digest = None, attempt.machine_digest
         if not is_good(attempt):
             if not attempt.is_calibration:
                 open_attempts.append(attempt)
         elif (beyond := drifted(state, policy, attempt)) is None:
-            open_attempts = []
+            open_attempts.clear()
+            settled = index if all_ended else settled
         if beyond is not None:
-            yield from _suspect(open_attempts, beyond)
+            found += _suspect(open_attempts, beyond)
     if open_attempts:
-        last = state.on_rig(rig)[-1].started.place
-        if (unusable := rig_state(state, policy, last).unusable) is not None:
-            yield from _suspect(open_attempts, f"no calibration after it: {unusable}")
+        unusable = rig_state(state, policy, attempts[-1].started.place).unusable
+        if unusable is not None:
+            found += _suspect(open_attempts, f"no calibration after it: {unusable}")
+    if not found and settled > start:
+        _keep(state, policy, rig, settled)
+    return found
 
 
-def _suspect(attempts: list[Attempt], reason: str) -> Iterator[Suspected]:
+def _start(state: CampaignState, policy: Policy, rig: str) -> int:
+    match state.memo.get(("settled", rig)):
+        case _Settled() as kept if kept.policy == policy and kept.conditions is state.conditions:
+            calibration = state.on_rig(rig)[kept.index]
+            if baseline(state, rig, calibration.machine_digest) is kept.baseline:
+                return kept.index
+    return 0
+
+
+def _keep(state: CampaignState, policy: Policy, rig: str, index: int) -> None:
+    state.memo["settled", rig] = _Settled(
+        policy=policy,
+        conditions=state.conditions,
+        index=index,
+        baseline=baseline(state, rig, state.on_rig(rig)[index].machine_digest),
+    )
+
+
+def _suspect(attempts: list[Attempt], reason: str) -> list[Suspected]:
     """Those that are not suspected yet; ``attempts`` is emptied, so that none is told twice."""
-    for attempt in attempts:
-        if attempt.suspicion is None:
-            yield Suspected(team=attempt.started.team, run_id=attempt.started.run_id, reason=reason)
+    found = [
+        Suspected(team=attempt.started.team, run_id=attempt.started.run_id, reason=reason)
+        for attempt in attempts
+        if attempt.suspicion is None
+    ]
     attempts.clear()
+    return found
 
 
 def machines(state: CampaignState, results: Mapping[str, Published]) -> tuple[str, ...]:
@@ -103,10 +146,13 @@ def _of_several_kinds(results: Mapping[str, Published]) -> Iterator[str]:
 def _unequal_rigs(state: CampaignState, results: Mapping[str, Published]) -> Iterator[str]:
     """Of one fingerprint: rigs whose baselines are farther apart than drift may be."""
     baselines: dict[str | None, dict[str, Attempt]] = {}
+    seen: set[tuple[str, str | None]] = set()
     for _, attempt in _timed(results):
         rig, digest = attempt.started.place.rig, attempt.machine_digest
-        if (first := baseline(state, rig, digest)) is not None:
-            baselines.setdefault(digest, {})[rig] = first
+        if (rig, digest) not in seen:
+            seen.add((rig, digest))
+            if (first := baseline(state, rig, digest)) is not None:
+                baselines.setdefault(digest, {})[rig] = first
     for by_rig in baselines.values():
         (name, first), *others = by_rig.items()
         for other, compared in others:

@@ -9,6 +9,7 @@
         journal.jsonl          what happened
         requests/              what `harness retry` and `harness drop` ask for
         contents.json          digests of files that have not changed since
+        setting.json           the campaign's file as the last command read it
         status.json            what `harness status --json` says, after each step
 """
 
@@ -40,3 +41,7 @@ class CampaignFolder:
     @property
     def status_path(self) -> Path:
         return self.path / "status.json"
+
+    @property
+    def setting_path(self) -> Path:
+        return self.path / "setting.json"

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from harness import __version__, data_lock
+from harness.campaign.aftermath import find_out
 from harness.campaign.crew import Progressed
 from harness.campaign.ends import (
     end_of_failure,
@@ -23,7 +24,8 @@ from harness.campaign.ends import (
 from harness.campaign.hand_in import store_fields
 from harness.campaign.idle_gpu import require_idle
 from harness.campaign.obtain import BuildTail, check_unchanged, obtain
-from harness.campaign.order import JobEnd, Outcome
+from harness.campaign.order import AttemptKind, JobEnd, Outcome
+from harness.campaign.policy import Exclusive
 from harness.campaign.unfinished import remove_unfinished
 from harness.campaign.upload import UploadKind
 from harness.challenge.model import builtin_names
@@ -34,6 +36,7 @@ from harness.errors import (
     CampaignError,
     ConfigurationError,
     DataError,
+    EngineError,
     EngineMissing,
     EngineUnreachable,
     HarnessError,
@@ -46,8 +49,7 @@ from harness.errors import (
 from harness.execute import execute
 from harness.image_record import ImageRecord
 from harness.plan import Plan
-from harness.recover import recover
-from harness.store import RefusedRecord, RunDirectory, sync_tree
+from harness.store import RefusedRecord, RunDirectory
 from harness.text import harmless_line
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from harness.challenge.pairs import TaskPairs
     from harness.engine.base import Image
     from harness.execute import Progress
+    from harness.interrupts import Interrupts
 
 _log = logging.getLogger(__name__)
 
@@ -68,22 +71,30 @@ _MAX_TEXT = 500
 
 
 def perform(
-    order: JobOrder, site: Site, on_progress: Callable[[Progressed], None] = lambda _: None
+    order: JobOrder,
+    site: Site,
+    on_progress: Callable[[Progressed], None] = lambda _: None,
+    interrupts: Interrupts | None = None,
 ) -> JobEnd:
-    """Make one attempt.
+    """Make one attempt. ``interrupts`` tells whether one was put off until the run was stored.
 
     A run that is interrupted ends as such, by Outcome.RAN and RunStatus.INTERRUPTED. Raises
     EngineMissing, EngineUnreachable or OutputError for what stops the campaign, and
     KeyboardInterrupt when nothing has begun; nothing of the attempt is left then, unless it is a
     run that :mod:`.aftermath` finishes.
     """
-    return _Attempt(order, site, on_progress).make()
+    return _Attempt(order, site, on_progress, interrupts).make()
 
 
 class _Attempt:
     def __init__(
-        self, order: JobOrder, site: Site, on_progress: Callable[[Progressed], None]
+        self,
+        order: JobOrder,
+        site: Site,
+        on_progress: Callable[[Progressed], None],
+        interrupts: Interrupts | None,
     ) -> None:
+        self._interrupts = interrupts
         self._order = order
         self._site = site
         self._on_progress = on_progress
@@ -115,17 +126,18 @@ class _Attempt:
         site.engine.check_isolation(order.conditions.isolation)
         if order.source.kind is UploadKind.FIELDS:
             return self._store_fields()
-        self._tell(f"waiting for {site.place.machine}")
         with site.lock.heavy(
             f"preparing {order.team}", patience_s=site.lock_patience_s, on_wait=self._tell
         ):
             self._tell("preparing the image")
+            is_upload = order.kind is AttemptKind.SUBMISSION
             image = obtain(
                 site.engine,
                 order.source,
                 order.team,
                 site.image_limits,
                 base_image=site.base_image,
+                folder_digest=site.folder_digest if is_upload else None,
                 on_output=self._tail.add,
             )
             for known in order.known:
@@ -144,18 +156,36 @@ class _Attempt:
             patience_s=site.lock_patience_s,
             on_wait=self._tell,
         ):
-            for name in site.engine.sweep():
-                _log.warning("removed %s, left behind by a harness that was killed", name)
+            self._see_that_nothing_runs()
             if order.gpu is not None:
                 self._tell("waiting for an empty GPU")
                 require_idle(order.gpu, patience_s=site.gpu_patience_s)
             self._run_dir = self._new_directory()
             try:
-                execute(plan, site.engine, self._run_dir, self._tell_of_run(len(plan.pairs)))
+                execute(
+                    plan,
+                    site.engine,
+                    self._run_dir,
+                    self._tell_of_run(len(plan.pairs)),
+                    interrupts=self._interrupts,
+                )
             except DataError as error:  # it was checked: somebody has it open
                 raise MachineError(str(error)) from error
-        sync_tree(self._run_dir.path)
+        self._run_dir.sync()
         return end_of_run(self._run_dir)
+
+    def _see_that_nothing_runs(self) -> None:
+        """Raises EngineError for what an earlier attempt of this process left and could not be
+        removed: where a GPU is all that a run has, it may be another one's."""
+        engine = self._site.engine
+        for name in engine.sweep():
+            _log.warning("removed %s, left behind by a harness that was killed", name)
+        left = engine.left_of(Owner.current())
+        if left and self._site.exclusive is Exclusive.MACHINE:
+            raise EngineError(
+                f"{', '.join(left)}: left behind by an earlier attempt, and could not be removed; "
+                "nothing is timed beside it"
+            )
 
     def _store_fields(self) -> JobEnd:
         order, site = self._order, self._site
@@ -169,7 +199,7 @@ class _Attempt:
             check_unchanged(order.source)
             self._run_dir = self._new_directory()
             store_fields(order, tasks, self._run_dir)
-        sync_tree(self._run_dir.path)
+        self._run_dir.sync()
         return end_of_fields(self._run_dir)
 
     def _check_order(self) -> None:
@@ -269,7 +299,7 @@ class _Attempt:
                     log_tail=self._tail.lines,
                 )
             )
-            sync_tree(run_dir.path)
+            run_dir.sync()
         except OSError as failure:
             raise OutputError(f"{run_dir.path}: {failure.strerror}") from failure
         return end_of_refusal(run_dir)
@@ -277,11 +307,8 @@ class _Attempt:
     def _after_our_own_fault(self, error: Exception) -> JobEnd:
         """What a submission has finished is kept, where a run had begun."""
         run_dir = self._run_dir
-        if run_dir is not None and run_dir.started_path.exists():
-            recover(run_dir, lambda _: self._site.engine, given_up=Owner.current())
-            sync_tree(run_dir.path)
-            return end_of_run(run_dir, recovered=True)
-        self._take_back()
+        if run_dir is not None and not remove_unfinished(run_dir):
+            return find_out(run_dir, lambda _: self._site.engine)
         return JobEnd(
             outcome=Outcome.FAILED,
             reason=shortened(RuntimeError(f"the harness failed: {type(error).__name__}: {error}")),

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _CRC_CHARACTERS = 8
+_PATIENCE_S = 0.5  # for who only asks whether it is open: see requests.is_running
+_POLL_S = 0.02
 
 
 class Journal:
@@ -96,13 +98,19 @@ class Journal:
         self.close()
 
     def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputError(
-                f"{self.path}: another command has this campaign open; wait for it, or see "
-                "`harness status`"
-            ) from error
+        until_s = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() < until_s:
+                    time.sleep(_POLL_S)
+                    continue
+                raise OutputError(
+                    f"{self.path}: another command has this campaign open; wait for it, or see "
+                    "`harness status`"
+                ) from error
+            return
 
     def _take_back(self) -> None:
         try:

@@ -13,6 +13,7 @@ more in to share it (the gate), so that none waits for ever.
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 import re
@@ -20,19 +21,18 @@ import stat
 import tempfile
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from harness.campaign.policy import Exclusive
 from harness.engine.owner import Owner
 from harness.errors import MachineBusy, OutputError
 from harness.text import harmless_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from harness.campaign.policy import Exclusive
 
     # What is left of a holder that did not say goodbye is removed; None: nobody knows whose it is.
     CleanAfter = Callable[[Owner | None], None]
@@ -47,24 +47,30 @@ _MACHINE, _GATE, _GPU = "machine.lock", "gate.lock", "gpu-{}.lock"
 _OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-class HolderRecord(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class HolderRecord:
     """Who holds a lock. ``since``: UTC, ISO 8601. Anybody on the machine may have written it."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    owner: dict[str, str]
+    owner: Owner | None
     doing: str
     since: str
 
-    @property
-    def who(self) -> Owner | None:
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> Self | None:
+        """None for what is no such record."""
         try:
-            return Owner(**self.owner)
-        except TypeError:
+            told = json.loads(raw)
+            owner = Owner.from_text(json.dumps(told["owner"]))
+            return cls(owner=owner, doing=str(told["doing"]), since=str(told["since"]))
+        except (ValueError, KeyError, TypeError, RecursionError):
             return None
 
+    @property
+    def text(self) -> str:
+        return json.dumps(asdict(self))
+
     def __str__(self) -> str:
-        pid = harmless_line(self.owner.get("pid", "?"), 20)
+        pid = "?" if self.owner is None else harmless_line(self.owner.pid, 20)
         since = harmless_line(self.since, 30)
         return f"{harmless_line(self.doing, 200)} (process {pid}, since {since})"
 
@@ -107,13 +113,21 @@ class MachineLock:
     ) -> Iterator[None]:
         """The whole machine, or with Exclusive.GPU the GPU of this UUID on a machine on which
         nothing heavy goes on meanwhile."""
-        shared = exclusive is Exclusive.GPU and gpu is not None
+        shared = exclusive == "gpu" and gpu is not None  # its module takes time to import
         with ExitStack() as held:
             self._take_machine(held, doing, patience_s, on_wait, shared=shared)
             if shared and gpu is not None:
                 lock = held.enter_context(_LockFile(self._place(), _GPU.format(_plain(gpu))))
                 lock.take(fcntl.LOCK_EX, patience_s, on_wait)
                 self._hold(held, lock, doing)
+            yield
+
+    @contextmanager
+    def unless_taken(self) -> Iterator[None]:
+        """For a dry run: beside others of its kind, and not while a campaign has the machine.
+        Raises MachineBusy at once when it has."""
+        with _LockFile(self._place(), _MACHINE) as machine:
+            machine.take(fcntl.LOCK_SH, 0.0, lambda _: None)
             yield
 
     def _take_machine(
@@ -150,7 +164,7 @@ class MachineLock:
             return
         record = lock.read()
         _log.warning("%s: its last holder died: %s", lock.path, record or "nobody knows who")
-        self._clean_after(None if record is None else record.who)
+        self._clean_after(None if record is None else record.owner)
         lock.say_goodbye()
 
     def _gpu_locks(self, folder: Path) -> tuple[str, ...]:
@@ -232,16 +246,13 @@ class _LockFile:
 
     def read(self) -> HolderRecord | None:
         """None when there is none, or not one that can be read."""
-        try:
-            return HolderRecord.model_validate_json(os.pread(self._file, _MAX_RECORD_BYTES, 0))
-        except ValidationError:
-            return None
+        return HolderRecord.from_bytes(os.pread(self._file, _MAX_RECORD_BYTES, 0))
 
     def write(self, doing: str) -> None:
         since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        record = HolderRecord(owner=asdict(Owner.current()), doing=doing, since=since)
+        record = HolderRecord(owner=Owner.current(), doing=doing, since=since)
         try:
-            os.pwrite(self._file, record.model_dump_json().encode(), 0)
+            os.pwrite(self._file, record.text.encode(), 0)
         except OSError as error:
             raise OutputError(f"{self.path}: {error.strerror}") from error
 

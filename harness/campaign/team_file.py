@@ -181,7 +181,8 @@ def _validated(content: dict[Any, Any]) -> tuple[_Content, list[str]]:
         told = findings(error, _Content)
         if wrong & {*_DECISIVE}:
             raise _wrong(told) from error
-    rest = {key: value for key, value in content.items() if str(key) not in wrong}
+    known = _Content.model_fields.keys() - wrong
+    rest = {key: value for key, value in content.items() if key in known}
     return _Content.model_validate(rest), [f"{line}; left out" for line in told]
 
 

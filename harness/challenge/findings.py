@@ -60,6 +60,8 @@ def _is_echo(item: ErrorDetails) -> bool:
 
 def _describe(item: ErrorDetails, root: Model) -> str:
     models, path = _walk(root, item["loc"])
+    if len(path) > 1 and path[-1] == "[key]" and item["type"] != "extra_forbidden":
+        path.pop()  # pydantic's word for a mapping's key that is wrong, which stands before it
     found, context = item["input"], item.get("ctx", {})
     match item["type"]:
         case "extra_forbidden":
@@ -105,8 +107,6 @@ def _walk(root: Model, place: tuple[int | str, ...]) -> tuple[list[Model], list[
     for n, part in enumerate(place):
         if tagged := [model for model in models if len(models) > 1 and _tag(model) == part]:
             models = tagged
-            continue
-        if part == "[key]":  # it is the key that is wrong, which stands before this
             continue
         path.append(str(part))
         below = [annotation for model in models for annotation in _values(model, part)]

@@ -9,7 +9,7 @@ whatever becomes of the connection. What was made is kept until the conductor sa
       attempts/<team>/<run id>/
         order.json                 on the disk before the attempt begins
         end.json                   what came of it: an attempt without is under way, or was cut off
-        job.log                    what its process printed, which is nothing unless it broke
+      job.log                      what the last process printed, which is nothing unless it broke
       uploads/                     images and zips by their digest
 """
 
@@ -25,12 +25,14 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.campaign.order import JobEnd, JobOrder, Outcome, Place
+from harness.campaign.policy import Exclusive
 from harness.cluster.facts import AttemptNews, Stage, WorkerNews
 from harness.cluster.uploads import Uploads
 from harness.engine import leash
@@ -59,10 +61,15 @@ class JobSettings(BaseModel):
     data_dir: Path
     engine: EngineName
     place: Place
+    exclusive: Exclusive = Exclusive.MACHINE
 
     @property
     def runs_dir(self) -> Path:
         return self.work_dir / "runs"
+
+    @property
+    def log_path(self) -> Path:
+        return self.work_dir / "job.log"
 
 
 class AttemptFolder:
@@ -83,10 +90,6 @@ class AttemptFolder:
     @property
     def end_path(self) -> Path:
         return self.path / "end.json"
-
-    @property
-    def log_path(self) -> Path:
-        return self.path / "job.log"
 
     def read_order(self) -> JobOrder:
         return JobOrder.model_validate_json(self.order_path.read_bytes())
@@ -117,7 +120,6 @@ class Bench:
         self._child: subprocess.Popen[bytes] | None = None
         self._is_closing = False
         self._take_stock()
-        # The kernel ends a child when the *thread* that started it ends (prctl(2)): this one stays.
         self._maker = threading.Thread(target=self._make_all, name="bench", daemon=True)
         self._maker.start()
 
@@ -165,6 +167,9 @@ class Bench:
         if child is not None:
             child.send_signal(signal.SIGTERM)
         self._maker.join(_END_S)
+        if child is not None:
+            with child:  # one that never got an order
+                pass
         os.close(self._lock)
 
     def _take_stock(self) -> None:
@@ -181,12 +186,20 @@ class Bench:
             self._known[key] = AttemptNews(team=key[0], run_id=key[1], stage=Stage.MADE)
 
     def _make_all(self) -> None:
-        while (order := self._orders.get()) is not None:
+        """In a thread that never ends: the kernel ends a child with the *thread* that started it
+        (prctl(2)). A process is started ahead of the order that it gets, as it takes a second to
+        import what it needs, but never beside an attempt."""
+        while True:
+            with self._changed:
+                self._child = None if self._is_closing else self._start()
+            order = self._orders.get()
+            if order is None or self._child is None:
+                return
             folder = AttemptFolder(self.settings, (order.team, order.run_id))
             try:
-                end = self._make(folder, order)
+                end = self._make(folder, order, self._child)
             except OSError as error:
-                end = failed(f"the attempt's process could not be started: {error}")
+                end = failed(f"the attempt's process could not be used: {error}")
             with self._changed:
                 self._ends[folder.key] = end
                 self._known[folder.key] = AttemptNews(
@@ -194,34 +207,35 @@ class Bench:
                 )
                 self._changed.notify_all()
 
-    def _make(self, folder: AttemptFolder, order: JobOrder) -> JobEnd:
-        command = [sys.executable, "-m", "harness.cluster.job", str(folder.path)]
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "harness.cluster.job", self.settings.model_dump_json()]
         held = [sys.executable, leash.__file__, str(os.getpid()), leash.ALL_CPUS, *command]
-        with folder.log_path.open("wb") as log:
+        with self.settings.log_path.open("wb") as log:
             # A session of its own: Ctrl-C in a terminal is the worker's to pass on.
-            child = subprocess.Popen(
-                [*held, self.settings.model_dump_json()],
-                stdin=subprocess.DEVNULL,
+            return subprocess.Popen(
+                held,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
             )
+
+    def _make(
+        self, folder: AttemptFolder, order: JobOrder, child: subprocess.Popen[bytes]
+    ) -> JobEnd:
         with child:
-            with self._changed:
-                self._child = child
-                if self._is_closing:
-                    child.send_signal(signal.SIGTERM)
-            if child.stdout is not None:
+            if child.stdin is not None and child.stdout is not None:
+                with suppress(BrokenPipeError):  # it broke before: told below
+                    child.stdin.write(f"{folder.path}\n".encode())
+                    child.stdin.close()
                 for line in child.stdout:
                     self._note(folder.key, line)
             code = child.wait()
-        with self._changed:
-            self._child = None
         end = folder.read_end()
         if end is not None:
             return end
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return self._settle(folder, order, f"the attempt's process broke ({how}){_tail(folder)}")
+        return self._settle(folder, order, f"the attempt's process broke ({how}){self._tail()}")
 
     def _note(self, key: AttemptKey, line: bytes) -> None:
         try:
@@ -231,6 +245,13 @@ class Bench:
         with self._changed:
             if news.key == key:
                 self._known[key] = news
+
+    def _tail(self) -> str:
+        try:
+            text = self.settings.log_path.read_text("utf-8", "replace").strip()
+        except OSError:
+            return ""
+        return f": {text[-_LOG_CHARACTERS:]}" if text else ""
 
     def _settle(self, folder: AttemptFolder, order: JobOrder, how: str) -> JobEnd:
         end = self._finish_dead(order, self.settings, how)
@@ -253,14 +274,6 @@ def _write_order(folder: AttemptFolder, order: JobOrder) -> None:
         write_json(folder.order_path, order)
     except OSError as error:
         raise OutputError(f"{folder.path}: {error.strerror}; make room there") from error
-
-
-def _tail(folder: AttemptFolder) -> str:
-    try:
-        text = folder.log_path.read_text("utf-8", "replace").strip()
-    except OSError:
-        return ""
-    return f": {text[-_LOG_CHARACTERS:]}" if text else ""
 
 
 def _lock_folder(work_dir: Path) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from harness.cluster.errand import Errand, Patience
 from harness.cluster.facts import Stage, Versions, WorkerFacts
 from harness.cluster.images import Images
 from harness.cluster.link import Link, Lost
+from harness.cluster.settings import configure
 from harness.errors import (
     EngineMissing,
     EngineUnreachable,
@@ -27,6 +29,7 @@ from harness.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from harness.campaign.crew import CrewReport
@@ -57,7 +60,8 @@ class DaskCrew:
     """``address``: of the scheduler, as Dask has it (:func:`.security.scheduler_address`).
 
     What :meth:`poll` returned must be in the journal before it is called again: only then are the
-    workers told to forget it. Raises MachineError when no scheduler answers.
+    workers told to forget it. ``pause``: how to wait for so many seconds, for a caller that wants
+    to be interrupted meanwhile. Raises MachineError when no scheduler answers.
     """
 
     def __init__(
@@ -68,8 +72,11 @@ class DaskCrew:
         *,
         images: Images | None = None,
         patience: Patience | None = None,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
+        configure()
         self._runs_dir = runs_dir
+        self._pause = pause
         self._images = images or Images(CampaignFolder(runs_dir).path / "images")
         self._patience = patience or Patience()
         self._reports: queue.SimpleQueue[CrewReport | HarnessError] = queue.SimpleQueue()
@@ -81,6 +88,7 @@ class DaskCrew:
         self._kept_here = _ended_before(runs_dir)
         self._refused: set[tuple[str, str]] = set()  # workers that were warned of, and why
         self._broken: dict[str, str] = {}  # place to the session in which it broke
+        self._address = address
         self._link = Link(address, tls, patience_s=self._patience.scheduler_s)
         try:
             self._look()
@@ -90,7 +98,24 @@ class DaskCrew:
         self._watcher.start()
 
     def places(self) -> tuple[Place, ...]:
-        """Of this harness's version, and doing nothing that nobody here asked for."""
+        """Of this harness's version, and doing nothing that nobody here asked for. When there is
+        nothing under way and no place, one is waited for; raises MachineError when none comes."""
+        until_s = time.monotonic() + self._patience.scheduler_s
+        told = False
+        while not (found := self._usable_places()) and not self._given:
+            if time.monotonic() > until_s:
+                raise MachineError(
+                    f"scheduler {self._address}: no worker that can be used for "
+                    f"{self._patience.scheduler_s:.0f} s; start one with `harness cluster worker`, "
+                    "and the same command goes on"
+                )
+            if not told:
+                told = True
+                _log.warning("scheduler %s: no worker is there; waiting for one", self._address)
+            self._pause(_LOOK_S)
+        return found
+
+    def _usable_places(self) -> tuple[Place, ...]:
         return tuple(
             facts.place
             for name, worker in sorted(self._workers.items())
@@ -130,6 +155,8 @@ class DaskCrew:
     def resume(self, order: JobOrder, place: str) -> bool:
         """Waits for a worker that has lost the scheduler as well, but not for ever."""
         key = (order.team, order.run_id)
+        if key in self._given:
+            return True
         worker = self._workers.get(place) or self._wait_for(place)
         if worker is None or not self._is_usable(worker):
             return False
@@ -251,7 +278,7 @@ class DaskCrew:
 
     def _wait_for(self, place: str) -> SeenWorker | None:
         for _ in range(round(self._patience.worker_s / _LOOK_S)):
-            self._link.pause(_LOOK_S)
+            self._pause(_LOOK_S)
             if found := self._workers.get(place):
                 return found
         return None

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness import __version__
 from harness.campaign.order import Place
+from harness.engine.base import EngineName
 from harness.execute import Progress
 
 PROTOCOL = 1  # of the tasks and records in this package
@@ -56,10 +57,11 @@ class Versions(_Record):
 
 
 class WorkerFacts(_Record):
-    """``session``: made anew each time the worker's process starts."""
+    """``engine``: that of its runs. ``session``: another one each time its process starts."""
 
     versions: Versions
     place: Place
+    engine: EngineName
     session: str
 
 

@@ -1,4 +1,5 @@
-"""The process of one attempt: ``python -m harness.cluster.job FOLDER SETTINGS``.
+"""The process of one attempt: ``python -m harness.cluster.job SETTINGS``, with the attempt's folder
+as a line on stdin, once there is one.
 
 It shares nothing with its worker but the work folder: a crash in here is one attempt that failed.
 Each line it prints is an AttemptNews.
@@ -32,7 +33,14 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING)  # to stderr, which the worker keeps in a file
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
-    folder, settings = Path(sys.argv[1]), JobSettings.model_validate_json(sys.argv[2])
+    settings = JobSettings.model_validate_json(sys.argv[1])
+    try:
+        line = sys.stdin.readline().rstrip("\n")
+    except KeyboardInterrupt:  # its worker is ended
+        return
+    if not line:
+        return
+    folder = Path(line)
     order = JobOrder.model_validate_json((folder / "order.json").read_bytes())
     write_json(folder / "end.json", make(order, settings))
 
@@ -59,6 +67,7 @@ def site_of(settings: JobSettings) -> Site:
         data_dir=settings.data_dir,
         engine=engine_of(settings.engine),
         data_digest=contents.data_digest,
+        exclusive=settings.exclusive,
         scratch_dir=settings.work_dir / "challenges",
     )
 

@@ -67,7 +67,7 @@ class Link:
         self._patience_s = patience_s
         self._connecting = threading.Lock()
         self._closed = threading.Event()
-        self._client: Client | None = self._connect(_CONNECT_S)
+        self._client: Client | None = self._connect(min(patience_s, _CONNECT_S))
 
     def workers(self) -> dict[str, SeenWorker]:
         """Those that the scheduler knows now, by name. Raises Lost."""
@@ -185,7 +185,7 @@ class Link:
             try:
                 return Client(
                     self._address,
-                    timeout=_CONNECT_S,
+                    timeout=min(max(patience_s, 1.0), _CONNECT_S),
                     security=security_of(self._tls),
                     set_as_default=False,
                     name="harness",

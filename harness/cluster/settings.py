@@ -5,6 +5,8 @@ Set before a scheduler, worker or client is made, over whatever a site's own fil
 
 from __future__ import annotations
 
+import logging
+
 # A heartbeat comes every 0.5 s from up to 10 workers, every 6 s from 1,000 (Dask's rule). Jobs are
 # in processes of their own, so a worker that says nothing for so long is not busy but gone.
 WORKER_LOST_AFTER = "120s"
@@ -50,3 +52,7 @@ def configure() -> None:
     import distributed  # noqa: F401, PLC0415 - its defaults come first
 
     dask.config.set(SETTINGS)
+    # Its own lines, of every connection that ends, beside ours that say what that means.
+    for name in [*logging.root.manager.loggerDict, "distributed"]:
+        if name.partition(".")[0] in {"distributed", "tornado"}:
+            logging.getLogger(name).setLevel(logging.CRITICAL)

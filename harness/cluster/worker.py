@@ -15,6 +15,8 @@ from harness.cluster.facts import FACTS, NEWS
 from harness.cluster.security import LOOPBACK, host_of, is_loopback, security_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from harness.cluster.bench import Bench
     from harness.cluster.facts import WorkerFacts
     from harness.cluster.security import Tls
@@ -38,8 +40,15 @@ class WorkerLoop:
     scheduler."""
 
     def __init__(
-        self, bench: Bench, facts: WorkerFacts, address: str, tls: Tls | None, host: str | None
+        self,
+        bench: Bench,
+        facts: WorkerFacts,
+        address: str,
+        tls: Tls | None,
+        host: str | None,
+        on_registered: Callable[[], None] = lambda: None,
     ) -> None:
+        self._on_registered = on_registered
         self._bench = bench
         self._facts = facts
         self._address = address
@@ -92,7 +101,7 @@ class WorkerLoop:
             if not starting.done():
                 return
             await starting
-            _log.info("%s: registered with %s", self._facts.place.name, self._address)
+            self._on_registered()
             finished = asyncio.ensure_future(_finished(worker))
             await asyncio.wait({finished, ended}, return_when=asyncio.FIRST_COMPLETED)
             finished.cancel()

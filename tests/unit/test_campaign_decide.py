@@ -15,6 +15,7 @@ from harness.campaign.drift import new_suspicions
 from harness.campaign.events import Opened, Suspected, TeamDropped, TeamRetried
 from harness.campaign.order import AttemptKind, JobEnd, Outcome, Place
 from harness.campaign.policy import Calibration, Counted, Exclusive, Policy, TeamOverride
+from harness.campaign.rows import campaign_status
 from harness.campaign.rules import published
 from harness.campaign.state import replay
 from harness.campaign.upload import CALIBRATION, UploadKind
@@ -393,6 +394,7 @@ def test_any_campaign_ends_with_a_reason_for_each_team(
             for attempt in under_way:
                 finish(story, attempt.key, interrupted())
             story.tell(Opened(conditions=conditions()))
+            check_replayed(story, policy)
         else:
             attempt = data.draw(st.sampled_from(under_way), label="ended")
             finish(story, attempt.key, data.draw(ENDS, label="end"))
@@ -400,7 +402,7 @@ def test_any_campaign_ends_with_a_reason_for_each_team(
             story.tell(suspected)
     else:
         raise AssertionError("it does not end")
-    assert replay(story.lines) == story.state
+    check_replayed(story, policy)
     check_end(story, policy)
 
 
@@ -442,6 +444,17 @@ def check_bracket(story: Story, policy: Policy, place: Place) -> None:
             return
         since += past.is_timed
     raise AssertionError("no calibration before it")
+
+
+def check_replayed(story: Story, policy: Policy) -> None:
+    """Whoever reads the journal anew decides the same as who was there all the time."""
+    anew = Story()
+    anew.lines, anew.state = story.lines, replay(story.lines)
+    assert anew.state == story.state
+    assert new_suspicions(anew.state, policy) == new_suspicions(story.state, policy)
+    assert work(anew, policy, PLACES) == work(story, policy, PLACES)
+    assert outstanding(anew.state, policy) == outstanding(story.state, policy)
+    assert campaign_status(anew.state, policy) == campaign_status(story.state, policy)
 
 
 def check_end(story: Story, policy: Policy) -> None:

@@ -245,17 +245,27 @@ def test_a_bomb_of_aliases_is_refused() -> None:
         parse_team_file(bomb.encode(), CHALLENGE)
 
 
+_KEYS = (
+    st.sampled_from(["team", "name", "contact", "tasks", "resources", "image", "[key]"])
+    | st.text()
+    | st.none()
+    | st.integers()
+    | st.floats()
+    | st.booleans()
+    | st.dates()
+)
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_KEYS, inner, max_size=4),
     max_leaves=8,
 )
-_KEYS = st.sampled_from(["team", "name", "contact", "tasks", "resources", "image"]) | st.text()
 
 
 @settings(max_examples=200, deadline=None)
 @given(content=st.dictionaries(_KEYS, _VALUES, max_size=5))
-def test_any_yaml_is_a_team_file_or_a_message_that_can_be_shown(content: dict[str, object]) -> None:
+def test_any_yaml_is_a_team_file_or_a_message_to_show(
+    content: dict[object, object],
+) -> None:
     _is_shown(yaml.safe_dump(content, allow_unicode=True).encode())
 
 
@@ -263,7 +273,7 @@ def test_any_yaml_is_a_team_file_or_a_message_that_can_be_shown(content: dict[st
 @given(raw=st.binary(max_size=200) | st.text("{}[]:,&*!#'\"-\n abc<>|%@`?=", max_size=60).map(
     str.encode
 ))  # fmt: skip
-def test_any_bytes_are_a_team_file_or_a_message_that_can_be_shown(raw: bytes) -> None:
+def test_any_bytes_are_a_team_file_or_a_message_to_show(raw: bytes) -> None:
     _is_shown(raw)
 
 
@@ -283,6 +293,7 @@ def test_the_document_has_every_key() -> None:
     text = DOCUMENT.read_text("utf-8")
     for model in (Policy, TeamOverride, Calibration, Resources):
         for name, described in model.model_fields.items():
-            assert f"`{described.alias or name}`" in text, f"{model.__name__}.{name}"
+            key = described.alias or name
+            assert f"`{key}`" in text or f"`...{key}`" in text, f"{model.__name__}.{name}"
     for key in ("team", "name", "contact", "tasks", "resources", "image"):
         assert f"`{key}`" in text

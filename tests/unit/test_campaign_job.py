@@ -19,12 +19,15 @@ from harness.campaign.upload import UploadKind
 from harness.challenge.field_file import FieldState
 from harness.challenge.pairs import read_pairs
 from harness.check.source import find_run, open_source
+from harness.data_lock import shared
 from harness.engine.base import Isolation
+from harness.engine.owner import Owner
 from harness.engine.process import ProcessEngine, method_digest
 from harness.errors import Blame, EngineUnreachable, OutputError
-from harness.execute import Step
+from harness.execute import Step, execute
+from harness.plan import Plan
 from harness.store import RunDirectory, RunStatus
-from tests.tiny import YAML, ZERO, tiny_challenge, write_data, write_method
+from tests.tiny import YAML, ZERO, tiny_challenge, write_challenge, write_data, write_method
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -158,6 +161,21 @@ def test_upload_that_cannot_be_built_is_refused(tmp_path: Path, site: Site) -> N
     assert find_run(run_dir.path, site.runs_dir) is None
 
 
+def test_folder_that_changed_since_it_was_taken_up(tmp_path: Path, site: Site) -> None:
+    """While a team copies a new one over it, what cannot be built is not the team's fault."""
+    careful = replace(site, folder_digest=lambda path: method_digest(path / "method"))
+    source = folder(tmp_path, ZERO)
+    assert perform(order(careful, source), careful).outcome is Outcome.RAN
+    method = tmp_path / "upload/method/method.py"
+    method.write_text("# another\n")
+    for run_id in ("changed", "gone"):
+        end = perform(order(careful, source, run_id=run_id), careful)
+        assert (end.outcome, end.blame) == (Outcome.FAILED, Blame.CONFIGURATION)
+        assert "expected what was taken up" in end.reason
+        method.unlink(missing_ok=True)
+    assert [path.name for path in (site.runs_dir / "team").iterdir()] == ["20260101-000000"]
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -188,6 +206,59 @@ class UnreachableEngine(ProcessEngine):
 class BuggyEngine(ProcessEngine):
     def image_facts(self, image: object) -> None:
         raise ZeroDivisionError(str(image))
+
+
+class CrowdedEngine(ProcessEngine):
+    """It could not remove what an earlier attempt of this process started."""
+
+    def left_of(self, owner: Owner) -> tuple[str, ...]:
+        return ("l2r-team-before",) if owner == Owner.current() else ()
+
+
+def test_nothing_is_timed_beside_what_an_earlier_attempt_left(tmp_path: Path, site: Site) -> None:
+    crowded = replace(site, engine=CrowdedEngine())
+    end = perform(order(site, folder(tmp_path, ZERO)), crowded)
+    assert (end.outcome, end.blame, end.exit_code) == (Outcome.FAILED, Blame.MACHINE, 30)
+    assert "l2r-team-before" in end.reason
+    assert not (site.runs_dir / "team").exists()
+
+
+def test_data_that_somebody_has_open_is_tried_again(tmp_path: Path, site: Site) -> None:
+    with shared(site.data_dir):
+        end = perform(order(site, folder(tmp_path, ZERO)), site)
+    assert (end.outcome, end.blame, end.is_final) == (Outcome.FAILED, Blame.MACHINE, False)
+    assert "reading it" in end.reason
+    assert list((site.runs_dir / "team").iterdir()) == []
+
+
+def test_gpu_is_told_to_the_method(tmp_path: Path, site: Site) -> None:
+    """Recorded, too; whether it is empty is another question, which needs one."""
+    seen = tmp_path / "seen"
+    body = f"open({str(seen)!r}, 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])\n{ZERO}"
+    image = site.engine.build(write_method(tmp_path / "upload", body), tag="x")
+    plan = Plan(
+        challenge=CHALLENGE,
+        challenge_file=write_challenge(tmp_path / "tiny.yaml"),
+        data_dir=site.data_dir,
+        tasks=read_pairs(CHALLENGE, site.data_dir),
+        image=image,
+        submission="team",
+        gpu="GPU-1",
+    )
+    record = execute(plan, site.engine, RunDirectory.create(site.runs_dir, "team"))
+    assert record.status is RunStatus.SUCCEEDED
+    assert (record.gpu, seen.read_text()) == ("GPU-1", "GPU-1")
+
+
+def test_gpu_that_is_not_here_fails_the_attempt(tmp_path: Path, site: Site) -> None:
+    place = Place(name="here", machine="here", gpu="GPU-none")
+    asked = order(site, folder(tmp_path, ZERO), gpu="GPU-none")
+    end = perform(asked, replace(site, place=place))
+    assert (end.outcome, end.blame) == (Outcome.FAILED, Blame.MACHINE)
+    assert "no such GPU" in end.reason
+    other = perform(asked, site)
+    assert (other.outcome, other.blame) == (Outcome.FAILED, Blame.CONFIGURATION)
+    assert not (site.runs_dir / "team").exists()
 
 
 def test_engine_that_is_gone_stops_the_campaign(tmp_path: Path, site: Site) -> None:

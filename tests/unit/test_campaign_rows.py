@@ -83,7 +83,7 @@ def test_what_is_not_in_the_folder_and_who_is_dropped() -> None:
     story = Story()
     story.see(A, B)
     story.tell(TeamDropped(team="beta", reason="withdrew"))
-    override = {"alpha": TeamOverride(display_name="The A team")}
+    override = {"alpha": TeamOverride(name="The A team")}
     policy = PLAIN.model_copy(update={"teams": override})
     status = campaign_status(story.state, policy, frozenset())
     assert [(row.state, row.display_name) for row in status.rows] == [

@@ -86,7 +86,9 @@ ALLOWED: dict[str, set[str]] = {
     "outline": {"challenge"},
 }
 TOP = {
+    "campaigning",
     "cli",
+    "cli_campaign",
     "cli_challenge",
     "cli_cluster",
     "cli_doctor",
@@ -100,6 +102,10 @@ TOP = {
     "cli_show",
     "cli_upload",
     "console",
+    "console_campaign",
+    "console_campaign_lines",
+    "console_campaign_summary",
+    "console_campaign_table",
     "console_check",
     "console_show",
     "console_evaluate",

@@ -15,6 +15,7 @@ import pytest
 from harness.campaign.machine_lock import LOCK_DIR_VARIABLE, MachineLock
 from harness.campaign.policy import Exclusive
 from harness.errors import EngineError, MachineBusy, OutputError
+from tests.tiny import ZERO, write_challenge, write_data, write_method
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -211,3 +212,55 @@ def test_folder_is_named_by_a_variable(folder: Path, monkeypatch: pytest.MonkeyP
     with MachineLock(clean_after=lambda _: None).heavy("importing"):
         assert (folder / "machine.lock").stat().st_size > 0
     assert (folder / "machine.lock").stat().st_size == 0
+
+
+def test_dry_runs_are_made_beside_each_other_and_not_beside_a_campaign(folder: Path) -> None:
+    lock = lock_in(folder)
+    with lock.unless_taken(), lock.unless_taken():
+        assert is_busy(lock) is not None, "a campaign waits for them"
+    with (
+        other_harness(folder),
+        pytest.raises(MachineBusy, match="a campaign's timed run, of red"),
+        lock.unless_taken(),
+    ):
+        pytest.fail("beside a timed run")
+
+
+def test_harness_run_is_refused_while_a_campaign_has_the_machine(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(LOCK_DIR_VARIABLE, str(folder))
+    write_data(tmp_path / "test")
+    write_method(tmp_path / "team", ZERO)
+    write_challenge(tmp_path / "tiny.yaml")
+    line = [sys.executable, "-m", "harness", "run", "team", "--engine", "process"]
+    with lock_in(folder).heavy("preparing red"):
+        done = subprocess.run(
+            [*line, "--challenge", "tiny.yaml"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 36, done.stderr
+    assert "preparing red" in done.stderr
+    assert not list((tmp_path / "runs").rglob("run.json"))
+
+
+def test_user_after_user(nobody_s_folder: Path) -> None:
+    """Where the kernel protects files in folders of all users, even root may not open another's
+    with O_CREAT (fs.protected_regular)."""
+    if os.getuid() != 0:
+        pytest.skip("needs root's rights to be two users")
+    lock = lock_in(nobody_s_folder / "locks")
+    with lock.heavy("importing"):
+        assert (nobody_s_folder / "locks/machine.lock").stat().st_uid == os.geteuid() != 0
+    before = os.geteuid()
+    os.seteuid(0)
+    try:
+        with lock.heavy("importing"):
+            assert is_busy(lock) is not None
+    finally:
+        os.seteuid(before)
+    with lock.timed("run", exclusive=Exclusive.GPU, gpu="GPU-1"):
+        pass

@@ -306,3 +306,21 @@ def test_discarding_what_is_not_there(
 ) -> None:
     run_dir.discard_output()
     assert caplog.text == ""
+
+
+def test_all_but_what_a_submission_left_is_put_on_the_disk(tmp_path: Path) -> None:
+    """A pipe in there would be waited for."""
+    run_dir = RunDirectory.make(tmp_path, "team", "20240101-000000")
+    run_dir.output_dir.mkdir()
+    os.mkfifo(run_dir.output_dir / "pipe")
+    (run_dir.output_dir / "link").symlink_to("/nonexistent")
+    (run_dir.fields_dir / "task_01").mkdir(parents=True)
+    (run_dir.fields_dir / "task_01/field.npz").write_bytes(b"x")
+    run_dir.write_record(RECORD)
+    run_dir.sync()
+    assert run_dir.read_record() == RECORD
+    (run_dir.fields_dir / "link").symlink_to("/nonexistent")
+    with pytest.raises(OutputError, match="link"):
+        run_dir.sync()
+    with pytest.raises(OutputError, match="File exists"):
+        RunDirectory.make(tmp_path, "team", "20240101-000000")

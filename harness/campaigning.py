@@ -1,0 +1,447 @@
+"""What `harness campaign` and its like do: from options to the loop, and what is shown of it."""
+
+from __future__ import annotations
+
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from harness import __version__, console, data_lock
+from harness.campaign.aftermath import find_out
+from harness.campaign.breaks import Breaks
+from harness.campaign.conditions import Conditions
+from harness.campaign.conduct import Campaign, Conductor, Means
+from harness.campaign.content import Contents
+from harness.campaign.folder import CampaignFolder
+from harness.campaign.intake import Intake
+from harness.campaign.journal import read_journal
+from harness.campaign.local_crew import LocalCrew
+from harness.campaign.order import Place, Source
+from harness.campaign.policy import Calibration
+from harness.campaign.policy_file import load_policy
+from harness.campaign.requests import Asked, ask, is_running, known_team, pending
+from harness.campaign.requests import Request as TeamRequest
+from harness.campaign.rows import campaign_status
+from harness.campaign.rules import gain
+from harness.campaign.score import score_attempt
+from harness.campaign.scorer import Scorer
+from harness.campaign.setting import read_setting
+from harness.campaign.site import Site
+from harness.campaign.state import replay
+from harness.campaign.upload import CALIBRATION, UploadKind
+from harness.challenge.limit_changes import change_limits
+from harness.challenge.model import builtin_names, challenge_text, load_challenge
+from harness.challenge.pairs import check_data
+from harness.cli_cluster import require_extra
+from harness.cli_import import image_to_run
+from harness.cli_recover import engines
+from harness.collect import check_writable
+from harness.console_campaign import CampaignView
+from harness.console_campaign_summary import show_attempts, show_campaign
+from harness.engine.base import EngineName
+from harness.engine.choose import choose_engine
+from harness.engine.docker import DockerEngine
+from harness.errors import (
+    BaseImageUnavailable,
+    CampaignError,
+    DataError,
+    EngineMissing,
+    ImageMissing,
+    MachineBusy,
+)
+from harness.imports.limits import ImportLimits
+from harness.live import BuildLog
+from harness.machine.fingerprint import take_fingerprint
+from harness.scoring.cases import cases_of_challenge, check_images
+from harness.scoring.evaluate import ZeroFields, check_truth
+from harness.scoring.results import initial_cases_path
+from harness.store import RunDirectory
+from harness.text import harmless_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness.cache import CacheMode
+    from harness.campaign.crew import Crew
+    from harness.campaign.events import Scored
+    from harness.campaign.intake import Scan
+    from harness.campaign.policy import Policy
+    from harness.campaign.state import Attempt
+    from harness.challenge.model import Challenge
+    from harness.engine.base import Engine, Isolation
+
+_CALIBRATION_TAG = "l2r-campaign/calibration"
+_LOCK_PATIENCE_S = 1.0
+_MAX_NAMED = 5  # entries, in one message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The command's options; None where one was not given."""
+
+    submissions: Path
+    data: Path
+    truth: Path | None
+    runs: Path
+    policy: Path | None
+    challenge: str
+    engine: Literal["auto", "docker", "process"]
+    base_image: str | None
+    cache: CacheMode
+    limits: tuple[str, ...]
+    isolation: Isolation
+    seed: int | None
+    watch: bool
+    scheduler: str | None
+    tls_files: tuple[Path | None, Path | None, Path | None]
+    plain: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rules:
+    """``text``: of the challenge's file; None for a built-in one."""
+
+    challenge: Challenge
+    text: str | None
+    changed_limits: tuple[str, ...]
+    policy: Policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Places:
+    """Absolute."""
+
+    submissions: Path
+    data: Path
+    truth: Path
+    runs: Path
+
+
+def run_campaign(request: Request) -> int:
+    """The exit code. Everything that can be checked is, before anything is begun."""
+    rules, places = _rules(request), _places(request)
+    with data_lock.shared(places.data):
+        tasks = check_data(rules.challenge, places.data)
+    cases = cases_of_challenge(rules.challenge, places.truth, [places.data])
+    check_truth(cases)
+    check_images(cases, places.truth, places.data)
+    check_writable(places.runs, ("_campaign", CALIBRATION))
+    engine = _engine(request)
+    folder = CampaignFolder(places.runs)
+    contents = Contents(folder.contents_path)
+    intake = Intake(places.submissions, rules.policy, contents, rules.challenge, _image_ids(engine))
+    _check_uploads(intake.scan(watching=False, now_s=time.time()), engine)
+    calibration = _calibration(rules.policy, engine, request.base_image)
+    with data_lock.shared(places.data):
+        data_digest = contents.data_digest(places.data, tasks)
+    campaign = Campaign(
+        folder=folder,
+        policy=_with_calibration(rules.policy, calibration),
+        conditions=Conditions(
+            harness_version=__version__,
+            challenge=rules.challenge.name,
+            challenge_digest=rules.challenge.digest,
+            limits=rules.challenge.limits,
+            data_digest=data_digest,
+            engine=engine.info.name,
+            cache=request.cache,
+            isolation=request.isolation,
+        ),
+        challenge=rules.challenge,
+        challenge_text=rules.text,
+        changed_limits=rules.changed_limits,
+        calibration=calibration,
+        watch=request.watch,
+    )
+    truth_digest = contents.truth_digest(places.truth)
+    return _conduct(request, campaign, places, engine, contents, intake, truth_digest)
+
+
+def _conduct(
+    request: Request,
+    campaign: Campaign,
+    places: _Places,
+    engine: Engine,
+    contents: Contents,
+    intake: Intake,
+    truth_digest: str,
+) -> int:
+    breaks = Breaks()
+    with CampaignView(campaign.task_names, plain=request.plain) as view:
+        site = _site(campaign, places, engine, contents, request)
+        crew = _crew(request, campaign, site, view, breaks)
+        scorer = Scorer(_scoring(campaign, places, site, truth_digest), truth_digest)
+        means = Means(
+            crew=crew,
+            intake=intake,
+            scorer=scorer,
+            ready=lambda: _require_engine(request, engine),
+            find_out=lambda directory: find_out(directory, engines(engine)),
+        )
+        conductor = Conductor(campaign, means, view, breaks)
+        try:
+            code = conductor.conduct()
+        finally:
+            crew.close()
+    show_campaign(conductor.status(), campaign.task_names, places.runs)
+    return code
+
+
+# What a command is asked for.
+
+
+def _rules(request: Request) -> _Rules:
+    challenge, changed = change_limits(load_challenge(request.challenge), request.limits)
+    is_builtin = request.challenge in builtin_names()
+    policy = load_policy(request.policy)
+    if request.seed is not None:
+        policy = policy.model_copy(update={"seed": request.seed})
+    return _Rules(
+        challenge=challenge,
+        text=None if is_builtin else challenge_text(request.challenge),
+        changed_limits=changed,
+        policy=policy,
+    )
+
+
+def _places(request: Request) -> _Places:
+    data = request.data.resolve()
+    truth = (request.truth or data.parent / "truth").resolve()
+    places = _Places(
+        submissions=request.submissions.resolve(),
+        data=data,
+        truth=truth,
+        runs=request.runs.resolve(),
+    )
+    if not places.submissions.is_dir():
+        raise CampaignError(
+            f"submissions {request.submissions}: expected a folder of uploads, found none"
+        )
+    for folder in (places.truth, places.runs, places.submissions):
+        if folder.is_relative_to(data):
+            raise DataError(
+                f"{folder} lies in the data folder {data}, which the submissions see; put it beside"
+            )
+    for folder in (data, places.truth, places.runs):
+        if folder.is_relative_to(places.submissions):
+            raise CampaignError(
+                f"{folder} lies in the submissions folder {places.submissions}, so it would be "
+                "taken for an upload; put it beside"
+            )
+    return places
+
+
+def _engine(request: Request) -> Engine:
+    engine, notice = choose_engine(request.engine)
+    if notice is not None:
+        console.warn(notice)
+    engine.check_isolation(request.isolation)
+    if request.engine == "process":
+        console.warn(
+            "the process engine isolates nothing: a submission can read the truth, and change "
+            "other teams' results; for your own methods only"
+        )
+    return engine
+
+
+def _require_engine(request: Request, engine: Engine) -> None:
+    """Raises EngineError while it does not answer. A worker of a cluster sees to its own."""
+    if isinstance(engine, DockerEngine) and request.scheduler is None:
+        DockerEngine.connect().close()
+
+
+def _image_ids(engine: Engine) -> Callable[[str], str | None]:
+    def image_id(name: str) -> str | None:
+        try:
+            return engine.find(name).id
+        except ImageMissing:
+            return None
+
+    return image_id
+
+
+def _check_uploads(scan: Scan, engine: Engine) -> None:
+    """Raises EngineMissing for what this engine cannot run."""
+    if engine.info.name is not EngineName.PROCESS:
+        return
+    runnable = (UploadKind.FOLDER, UploadKind.FIELDS)
+    entries = [one.upload.entry for one in scan.uploads if one.upload.kind not in runnable]
+    if entries:
+        more = f" and {len(entries) - _MAX_NAMED} more" if len(entries) > _MAX_NAMED else ""
+        raise EngineMissing(
+            f"{', '.join(entries[:_MAX_NAMED])}{more}: images need Docker or Podman, and no engine "
+            "for them answers or --engine process was given; only folders and zips of fields can "
+            "do without"
+        )
+
+
+# The reference image.
+
+
+def _calibration(policy: Policy, engine: Engine, base_image: str | None) -> Source | None:
+    named = policy.calibration.source
+    if named is None:
+        console.note("no calibration: the campaign's file asks for none, so drift is not told")
+        return None
+    folder = Path(named)
+    if folder.is_dir():
+        return _of_folder(folder, engine, base_image)
+    if engine.info.name is EngineName.PROCESS:
+        raise CampaignError(
+            f"calibration: source {named}: expected a folder with a method, as the process engine "
+            "runs no images, found none"
+        )
+    image = image_to_run(engine, named)
+    return Source(
+        kind=UploadKind.IMAGE, sha256=image.id, entry=harmless_line(named, 200), reference=named
+    )
+
+
+def _of_folder(folder: Path, engine: Engine, base_image: str | None) -> Source | None:
+    is_process = engine.info.name is EngineName.PROCESS
+    sign = "method/method.py" if is_process else "Dockerfile"
+    if not (folder / sign).is_file():
+        if str(folder) == Calibration().source:
+            console.warn(
+                f"no calibration: there is no {sign} in this folder, so whether the machine gets "
+                "slower meanwhile cannot be told; start in the folder of the reference method, or "
+                "name it in the campaign's file (calibration: source)"
+            )
+            return None
+        raise CampaignError(f"calibration: source {folder}: expected a {sign} in it, found none")
+    try:
+        image = engine.build(
+            folder, tag=_CALIBRATION_TAG, base_image=base_image, on_output=BuildLog().add
+        )
+    except BaseImageUnavailable as error:
+        raise BaseImageUnavailable(
+            f"the reference image for calibrations: {error}\nor leave it out, with `calibration: "
+            "{source: null}` in the campaign's file"
+        ) from error
+    if is_process:
+        return Source(
+            kind=UploadKind.FOLDER, sha256=image.id, entry="reference", path=folder.resolve()
+        )
+    return Source(
+        kind=UploadKind.IMAGE, sha256=image.id, entry="reference", reference=_CALIBRATION_TAG
+    )
+
+
+def _with_calibration(policy: Policy, source: Source | None) -> Policy:
+    if source is not None or policy.calibration.source is None:
+        return policy
+    calibration = policy.calibration.model_copy(update={"source": None})
+    return policy.model_copy(update={"calibration": calibration})
+
+
+# Where it is done.
+
+
+def _crew(
+    request: Request, campaign: Campaign, site: Site, view: CampaignView, breaks: Breaks
+) -> Crew:
+    """Raises OptionError or MachineError for a scheduler that cannot be used."""
+    if request.scheduler is None:
+        return LocalCrew(site, view.progressed, breaks)
+    require_extra()
+    from harness.cluster.crew import DaskCrew  # noqa: PLC0415 - with an extra
+    from harness.cluster.images import Images  # noqa: PLC0415
+    from harness.cluster.security import scheduler_address, tls_of  # noqa: PLC0415
+
+    def pause(for_s: float) -> None:
+        with breaks.allowed():
+            time.sleep(for_s)
+
+    tls = tls_of(*request.tls_files)
+    images = Images(
+        campaign.folder.path / "images", limits=site.image_limits, base_image=request.base_image
+    )
+    address = scheduler_address(request.scheduler, tls)
+    return DaskCrew(address, tls, site.runs_dir, images=images, pause=pause)
+
+
+def _site(
+    campaign: Campaign, places: _Places, engine: Engine, contents: Contents, request: Request
+) -> Site:
+    """This machine. It scores; where there is a cluster, it makes no attempts, and scoring waits
+    for no worker that has the machine."""
+    machine = platform.node() or "here"
+    fingerprint = take_fingerprint(f"{engine.info.name} {engine.info.version}")
+    place = Place(name=machine, machine=machine, machine_digest=fingerprint.digest)
+    return Site(
+        place=place,
+        runs_dir=places.runs,
+        data_dir=places.data,
+        engine=engine,
+        data_digest=contents.data_digest,
+        exclusive=campaign.policy.exclusive,
+        image_limits=ImportLimits.of_size(campaign.policy.image_size_bytes),
+        base_image=request.base_image,
+        lock_patience_s=None if request.scheduler is None else _LOCK_PATIENCE_S,
+    )
+
+
+def _scoring(
+    campaign: Campaign, places: _Places, site: Site, truth_digest: str
+) -> Callable[[Attempt], Scored | None]:
+    zero = ZeroFields(initial_cases_path(places.runs))
+
+    def score(attempt: Attempt) -> Scored | None:
+        directory = RunDirectory(places.runs.joinpath(*attempt.key))
+        try:
+            return score_attempt(
+                directory,
+                campaign.challenge,
+                places.truth,
+                places.data,
+                lock=site.lock,
+                truth_digest=truth_digest,
+                gain=gain,
+                patience_s=site.lock_patience_s,
+                zero=zero,
+            )
+        except MachineBusy:
+            return None
+
+    return score
+
+
+# What is asked of a campaign.
+
+
+def show_status(runs: Path, *, as_json: bool, all_attempts: bool) -> None:
+    folder = CampaignFolder(runs)
+    state, setting = replay(read_journal(folder.journal_path)), read_setting(folder)
+    asked = [f"{request.asked} {request.team}" for _, request in pending(folder)]
+    status = campaign_status(state, setting.policy, tasks=setting.tasks, requests=asked)
+    if as_json:
+        console.out.file.write(status.model_dump_json(indent=1, by_alias=True) + "\n")
+        return
+    show_campaign(status, setting.tasks, runs)
+    if all_attempts:
+        show_attempts(state, runs)
+
+
+def ask_retry(team: str, runs: Path) -> None:
+    folder = CampaignFolder(runs)
+    known_team(folder, team)
+    ask(folder, TeamRequest(asked=Asked.RETRY, team=team))
+    console.note(f"{team}: its latest upload will be run once more, {_when(folder)}")
+
+
+def ask_drop(team: str, reason: str | None, runs: Path) -> None:
+    folder = CampaignFolder(runs)
+    known_team(folder, team)
+    ask(folder, TeamRequest(asked=Asked.DROP, team=team, reason=reason))
+    console.note(
+        f"{team}: nothing of it is run any more, {_when(folder)}; what there is stays, and "
+        f"`harness retry {team}` takes it back"
+    )
+
+
+def _when(folder: CampaignFolder) -> str:
+    if is_running(folder):
+        return "as soon as the campaign that goes on has ended the run under way"
+    return "once `harness campaign` is started again"
