@@ -19,9 +19,13 @@ import pytest
 from harness.engine.docker import DockerEngine
 from harness.errors import EngineError, ImageMissing
 from harness.scoring.pool import Pool
+from tests.side_by_side import SideBySide
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from xdist.remote import Producer
+    from xdist.scheduler import Scheduling
 
 REQUIRE_DOCKER = "HARNESS_REQUIRE_DOCKER"
 _NOBODY = 65534  # the user without rights, by custom
@@ -53,6 +57,11 @@ def _has(engine: DockerEngine, reference: str) -> bool:
     except ImageMissing:
         return False
     return True
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    return SideBySide(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
