@@ -47,6 +47,18 @@ BESIDE = frozenset(
         "tests/docker/test_import.py",
     }
 )
+LONGEST = (  # of those that run beside each other, the longest first
+    "tests/docker/test_evaluation_image.py",
+    f"{UNIT}test_meaning_of_phantoms.py",
+    f"{UNIT}test_phantom.py",
+    f"{UNIT}test_phantom_editions.py",
+    "tests/docker/test_editions_full_size.py",
+    "tests/docker/test_image.py",
+    "tests/docker/test_import.py",
+    f"{UNIT}test_meaning.py",
+    f"{UNIT}test_cli.py",
+    f"{UNIT}test_evaluate_reference.py",
+)
 LAST = "alone"
 
 
@@ -58,8 +70,10 @@ def scope_of(test_id: str) -> str:
 
 
 def turn_of(scope: str) -> int:
-    """Long modules first, so that no process waits for the end of one; what runs alone last."""
-    return 0 if scope in BESIDE else 2 if scope == LAST else 1
+    """The longest first, so that no process waits for the end of one; what runs alone last."""
+    if scope == LAST:
+        return len(LONGEST) + 1
+    return LONGEST.index(scope) if scope in LONGEST else len(LONGEST)
 
 
 class SideBySide(LoadScopeScheduling):  # type: ignore[misc]  # xdist tells no types

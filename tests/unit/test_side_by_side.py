@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.side_by_side import ALONE, BESIDE, LAST, scope_of
+from tests.side_by_side import ALONE, BESIDE, LAST, LONGEST, scope_of
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -85,6 +85,7 @@ def test_a_module_stays_together() -> None:
     assert scope_of("tests/docker/test_faults.py::test_fault[fifo]") == LAST
 
 
-@pytest.mark.parametrize("module", sorted(ALONE | BESIDE))
+@pytest.mark.parametrize("module", sorted(ALONE | BESIDE | set(LONGEST)))
 def test_modules_that_are_named_are_there(module: str) -> None:
     assert (REPOSITORY / module).is_file()
+    assert (scope_of(module) == LAST) == (module in ALONE)
