@@ -30,8 +30,6 @@ ALONE = frozenset(
         f"{UNIT}test_paced.py",
         f"{UNIT}test_probe.py",
         f"{UNIT}test_process_engine.py",
-        f"{UNIT}test_recover.py",
-        f"{UNIT}test_repeat.py",
         f"{UNIT}test_scoring.py",
         f"{UNIT}test_start.py",
         f"{UNIT}test_watchdog.py",
