@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -118,7 +119,11 @@ def test_commands_that_read_data_do_not_during_a_run(tmp_path: Path, command: st
     assert list(tmp_path.rglob("*")) == [tmp_path / "test"]
 
 
-def test_a_run_that_is_refused_leaves_nothing(tmp_path: Path) -> None:
+def test_a_run_that_is_refused_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run waits five seconds for others; one is enough to see it give up."""
+    monkeypatch.setattr("harness.execute.exclusive", partial(exclusive, patience_s=1.0))
     challenge, engine = tiny_challenge(), ProcessEngine()
     data_dir = write_data(tmp_path / "test")
     plan = Plan(
