@@ -42,7 +42,6 @@ BESIDE = frozenset(
         "tests/docker/test_evaluation_image.py",
         "tests/docker/test_export.py",
         "tests/docker/test_image.py",
-        "tests/docker/test_import.py",
     }
 )
 LONGEST = (  # of those that run beside each other, the longest first
@@ -52,7 +51,6 @@ LONGEST = (  # of those that run beside each other, the longest first
     f"{UNIT}test_phantom_editions.py",
     "tests/docker/test_editions_full_size.py",
     "tests/docker/test_image.py",
-    "tests/docker/test_import.py",
     f"{UNIT}test_meaning.py",
     f"{UNIT}test_cli.py",
     f"{UNIT}test_evaluate_reference.py",

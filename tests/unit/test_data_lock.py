@@ -27,6 +27,9 @@ from tests.tiny import ZERO, tiny_challenge, write_challenge, write_data, write_
 if TYPE_CHECKING:
     from pathlib import Path
 
+CHECK = ("check", "--challenge", "tiny.yaml")
+VALIDATE = ("challenge", "validate", "tiny.yaml", "--data", "test")
+
 
 def test_those_who_only_look_do_so_together(tmp_path: Path) -> None:
     with shared(tmp_path), shared(tmp_path):
@@ -138,3 +141,40 @@ def test_a_run_that_is_refused_leaves_nothing(
     with exclusive(data_dir), pytest.raises(DataError, match="another run"):
         execute(plan, engine, run_dir)
     assert list((tmp_path / "runs/team").iterdir()) == []
+
+
+def test_nobody_else_reads_the_data_of_a_run(tmp_path: Path) -> None:
+    """Whoever opens a file counts, so the second run's readings would be charged to the first."""
+    write_method(tmp_path, "time.sleep(2)\n" + ZERO)
+    write_data(tmp_path / "test")
+    write_challenge(tmp_path / "tiny.yaml")
+    arguments = ("run", "--challenge", "tiny.yaml")
+    first = subprocess.Popen(
+        [sys.executable, "-m", "harness.cli", *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "DOCKER_HOST": "unix:///nonexistent"},
+    )
+    assert first.stderr is not None
+    for line in first.stderr:
+        if line.strip() == "started":
+            break
+    for others in (arguments, CHECK, VALIDATE):
+        second = subprocess.run(
+            [sys.executable, "-m", "harness.cli", *others],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert second.returncode == DataError.exit_code, second.stderr
+        assert "a run is reading it" in second.stderr
+    first.communicate()
+    assert first.returncode == 0
+    assert len(list((tmp_path / "runs/local").iterdir())) == 1
+    (record,) = (RunDirectory(path).read_record() for path in (tmp_path / "runs/local").iterdir())
+    for pair in record.pairs:
+        assert pair.runtime_s is not None
+        assert pair.runtime_s < 1.0, "nobody opened its images before it did"
