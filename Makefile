@@ -1,6 +1,6 @@
 # The only list of commands: `make help` prints it.
 # Variables: ENGINE=auto|docker|process  BASE_IMAGE=name  PAIRS=2  ARGS="--json"  PYTHON=python3.12
-#            CHALLENGE=learn2reg2022 or a YAML file  DATA=test  GROUND_TRUTH=folder
+#            CHALLENGE=learn2reg2022 or a YAML file  DATA=test  GROUND_TRUTH=folder  WORKERS=2 (tests)
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -10,6 +10,7 @@ PAIRS ?= 2
 CHALLENGE ?=
 DATA ?=
 GROUND_TRUTH ?=
+WORKERS ?= 2
 ARGS ?=
 
 VENV := .venv
@@ -46,7 +47,7 @@ data: $(VENV)/.run ## Make phantom data in test/ and its truth in truth/ (PAIRS=
 	@$(HARNESS) phantom --pairs $(PAIRS) $(WHAT)
 
 test: $(VENV)/.test ## Run the tests; those without their engine, browser or GPU skip, with a reason
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) $(ARGS)
 
 lint: $(VENV)/.test ## Check style and types
 	@$(BIN)/ruff check .

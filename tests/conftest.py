@@ -20,9 +20,13 @@ from harness.campaign.machine_lock import LOCK_DIR_VARIABLE
 from harness.engine.docker import DockerEngine
 from harness.errors import EngineError, ImageMissing
 from harness.scoring.pool import Pool
+from tests.side_by_side import SideBySide
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from xdist.remote import Producer
+    from xdist.scheduler import Scheduling
 
 REQUIRE_DOCKER = "HARNESS_REQUIRE_DOCKER"
 _NOBODY = 65534  # the user without rights, by custom
@@ -54,6 +58,16 @@ def _has(engine: DockerEngine, reference: str) -> bool:
     except ImageMissing:
         return False
     return True
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    return SideBySide(config, log)
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """All processes must find tests of the same names, and gzip writes the time into its header."""
+    return "gzip" if isinstance(val, bytes) and val.startswith(b"\x1f\x8b") else None
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -18,6 +18,7 @@ from harness.engine.base import BindMount, Image, RunSpec
 from harness.engine.docker import DockerEngine
 from tests.conftest import local_base
 from tests.docker.leftovers import LABEL, Leftovers
+from tests.editions import NAMES
 from tests.tiny import tiny_challenge
 
 if TYPE_CHECKING:
@@ -107,6 +108,17 @@ def reference_image(engine: DockerEngine, client: DockerClient) -> Iterator[Imag
     image = engine.build(REPOSITORY, tag=tag)
     yield image
     client.images.remove(tag, force=True)
+
+
+@pytest.fixture(scope="session")
+def edition_images(engine: DockerEngine, reference_image: Image, tags: Tags) -> dict[str, Image]:
+    """The submissions that we ship for each edition; NiBabel comes with the image they build on."""
+    return {
+        name: engine.build(
+            REPOSITORY / "examples" / name, tag=tags.new(), base_image=reference_image.reference
+        )
+        for name in NAMES
+    }
 
 
 @pytest.fixture

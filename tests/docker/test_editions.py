@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import re
 import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +11,6 @@ from harness.challenge.field_file import FieldState
 from harness.challenge.pairs import read_pairs
 from harness.execute import execute
 from harness.outline import docker_line
-from harness.phantom import write_phantoms
 from harness.plan import Plan, WitnessChoice
 from harness.probe.trace import Placement
 from harness.store import RunDirectory, RunRecord, RunStatus
@@ -23,27 +18,12 @@ from harness.timing import Flag
 from tests.editions import NAMES, tiny_edition, tiny_text, write_edition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from pathlib import Path
 
     from harness.engine.base import Image
     from harness.engine.docker import DockerEngine
-    from tests.docker.conftest import Tags
-
-    Build = Callable[[str], Image]
 
 pytestmark = pytest.mark.docker
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
-GAIN = {"learn2reg2022": (15.0, 25.0, "tre"), "lumir2024": (0.4, 0.8, "dice")}  # of the zero field
-
-
-@pytest.fixture(scope="session")
-def images(engine: DockerEngine, reference_image: Image, tags: Tags) -> dict[str, Image]:
-    """The submissions that we ship for each edition; NiBabel comes with the image they build on."""
-    return {
-        name: engine.build(EXAMPLES / name, tag=tags.new(), base_image=reference_image.reference)
-        for name in NAMES
-    }
 
 
 def run(
@@ -97,23 +77,25 @@ def test_plugin_in_the_reference_image(
 @pytest.mark.parametrize("name", NAMES)
 def test_witness_in_a_container_sees_the_top_folder_and_the_single_file(
     engine: DockerEngine,
-    images: dict[str, Image],
+    edition_images: dict[str, Image],
     reference_image: Image,
     tmp_path: Path,
     name: str,
 ) -> None:
-    record, run_dir = run(engine, images[name], tmp_path, name, aside=reference_image)
+    record, run_dir = run(engine, edition_images[name], tmp_path, name, aside=reference_image)
     check(record, run_dir)
     assert record.witness.placement is Placement.SIDECAR
 
 
 @pytest.mark.parametrize("long_names", [False, True])
 def test_submission_of_2022(
-    engine: DockerEngine, images: dict[str, Image], tmp_path: Path, long_names: bool
+    engine: DockerEngine, edition_images: dict[str, Image], tmp_path: Path, long_names: bool
 ) -> None:
     argument = "[/l2r/data/NLST_dataset.json]"
     changes = ((argument, argument.replace("]", ", --long]")),) if long_names else ()
-    record, run_dir = run(engine, images["learn2reg2022"], tmp_path, "learn2reg2022", *changes)
+    record, run_dir = run(
+        engine, edition_images["learn2reg2022"], tmp_path, "learn2reg2022", *changes
+    )
     check(record, run_dir)
     part = "_0000_{0}_0001" if long_names else "_{0}"
     assert [pair.field_path for pair in record.pairs] == [
@@ -123,11 +105,11 @@ def test_submission_of_2022(
 
 
 def test_submission_of_lumir_prefetches_and_is_told_so(
-    engine: DockerEngine, images: dict[str, Image], tmp_path: Path
+    engine: DockerEngine, edition_images: dict[str, Image], tmp_path: Path
 ) -> None:
     """Two workers hold two pairs each, so pairs are opened before their turn: on a machine that
     does other work, too, most of them."""
-    record, run_dir = run(engine, images["lumir2024"], tmp_path, "lumir2024", pairs=6)
+    record, run_dir = run(engine, edition_images["lumir2024"], tmp_path, "lumir2024", pairs=6)
     check(record, run_dir)
     assert "loader: " in run_dir.log_path.read_text()
     early = {Flag.OVERLAPPED, Flag.PRELOADED}
@@ -138,11 +120,11 @@ def test_submission_of_lumir_prefetches_and_is_told_so(
 
 
 def test_too_little_shared_memory_is_the_submissions_end(
-    engine: DockerEngine, images: dict[str, Image], tmp_path: Path
+    engine: DockerEngine, edition_images: dict[str, Image], tmp_path: Path
 ) -> None:
     """Workers hand images of 16 KiB over in /dev/shm, of which their queues take 32 KiB."""
     limit = ("shared_memory: 8GiB", "shared_memory: 48KiB")
-    record, run_dir = run(engine, images["lumir2024"], tmp_path, "lumir2024", limit)
+    record, run_dir = run(engine, edition_images["lumir2024"], tmp_path, "lumir2024", limit)
     assert record.status is RunStatus.CRASHED
     assert "is /dev/shm full?" in run_dir.log_path.read_text()
 
@@ -167,36 +149,3 @@ def test_docker_line_works_as_it_is_shown(
     fields = {path.name for path in (tmp_path / "submission").glob("disp_*.nii.gz")}
     assert len(fields) == 2
     assert done.stdout.count(" s\n") >= 2  # the runtimes that the runner saw
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_full_size_phantom_from_the_command_line(
-    images: dict[str, Image], tmp_path: Path, name: str
-) -> None:
-    write_phantoms(tmp_path / "test", tmp_path / "truth", challenge=name, pairs_per_task=2)
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "harness", "run", images[name].reference),
-            *("--challenge", name, "--engine", "docker", "--json"),
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    record = json.loads(done.stdout)
-    announced = re.findall(r"^ *[12]/2 +(\S+) +([0-9.]+) s$", done.stderr, re.MULTILINE)
-    for pair, (key, runtime_s) in zip(record["pairs"], announced, strict=True):
-        assert pair["key"] == key
-        assert pair["runtime_s"] == pytest.approx(float(runtime_s), abs=0.01)
-    assert record["challenge"] == name
-    assert [pair["field_state"] for pair in record["pairs"]] == ["valid", "valid"]
-    assert all(pair["runtime_s"] > 0 for pair in record["pairs"])
-    low, high, metric = GAIN[name]
-    for pair in record["accuracy"]:
-        assert pair["metric"] == metric
-        assert low < pair["initial"] < high
-        assert pair["value"] == pytest.approx(pair["initial"])
-    assert len(record["accuracy"]) == 2
-    assert len(list((tmp_path / "submission").glob("disp_*.nii.gz"))) == 2

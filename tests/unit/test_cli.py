@@ -230,39 +230,6 @@ def test_nothing_of_ours_may_lie_in_the_data_folder(team: Path, option: str) -> 
     assert "which the submission sees" in done.stderr
 
 
-CHECK = ("check", "--challenge", "tiny.yaml")
-VALIDATE = ("challenge", "validate", "tiny.yaml", "--data", "test")
-
-
-def test_nobody_else_reads_the_data_of_a_run(team: Path) -> None:
-    """Whoever opens a file counts, so the second run's readings would be charged to the first."""
-    write_method(team, "time.sleep(2)\n" + ZERO)
-    arguments = ("run", "--challenge", "tiny.yaml")
-    first = subprocess.Popen(
-        [sys.executable, "-m", "harness.cli", *arguments],
-        cwd=team,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "DOCKER_HOST": NO_ENGINE},
-    )
-    assert first.stderr is not None
-    for line in first.stderr:
-        if line.strip() == "started":
-            break
-    for others in (arguments, CHECK, VALIDATE):
-        second = harness(*others, cwd=team)
-        assert second.returncode == errors.DataError.exit_code, second.stderr
-        assert "a run is reading it" in second.stderr
-    first.communicate()
-    assert first.returncode == 0
-    assert len(list((team / "runs/local").iterdir())) == 1
-    (record,) = (RunDirectory(path).read_record() for path in (team / "runs/local").iterdir())
-    for pair in record.pairs:
-        assert pair.runtime_s is not None
-        assert pair.runtime_s < 1.0, "nobody opened its images before it did"
-
-
 def test_interrupted_run_says_so_and_what_comes_next(team: Path) -> None:
     write_method(team, "time.sleep(60)\n" + ZERO)
     running = subprocess.Popen(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,6 +26,9 @@ from tests.tiny import ZERO, tiny_challenge, write_challenge, write_data, write_
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+CHECK = ("check", "--challenge", "tiny.yaml")
+VALIDATE = ("challenge", "validate", "tiny.yaml", "--data", "test")
 
 
 def test_those_who_only_look_do_so_together(tmp_path: Path) -> None:
@@ -118,7 +122,11 @@ def test_commands_that_read_data_do_not_during_a_run(tmp_path: Path, command: st
     assert list(tmp_path.rglob("*")) == [tmp_path / "test"]
 
 
-def test_a_run_that_is_refused_leaves_nothing(tmp_path: Path) -> None:
+def test_a_run_that_is_refused_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run waits five seconds for others; one is enough to see it give up."""
+    monkeypatch.setattr("harness.execute.exclusive", partial(exclusive, patience_s=1.0))
     challenge, engine = tiny_challenge(), ProcessEngine()
     data_dir = write_data(tmp_path / "test")
     plan = Plan(
@@ -133,3 +141,40 @@ def test_a_run_that_is_refused_leaves_nothing(tmp_path: Path) -> None:
     with exclusive(data_dir), pytest.raises(DataError, match="another run"):
         execute(plan, engine, run_dir)
     assert list((tmp_path / "runs/team").iterdir()) == []
+
+
+def test_nobody_else_reads_the_data_of_a_run(tmp_path: Path) -> None:
+    """Whoever opens a file counts, so the second run's readings would be charged to the first."""
+    write_method(tmp_path, "time.sleep(2)\n" + ZERO)
+    write_data(tmp_path / "test")
+    write_challenge(tmp_path / "tiny.yaml")
+    arguments = ("run", "--challenge", "tiny.yaml")
+    first = subprocess.Popen(
+        [sys.executable, "-m", "harness.cli", *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "DOCKER_HOST": "unix:///nonexistent"},
+    )
+    assert first.stderr is not None
+    for line in first.stderr:
+        if line.strip() == "started":
+            break
+    for others in (arguments, CHECK, VALIDATE):
+        second = subprocess.run(
+            [sys.executable, "-m", "harness.cli", *others],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert second.returncode == DataError.exit_code, second.stderr
+        assert "a run is reading it" in second.stderr
+    first.communicate()
+    assert first.returncode == 0
+    assert len(list((tmp_path / "runs/local").iterdir())) == 1
+    (record,) = (RunDirectory(path).read_record() for path in (tmp_path / "runs/local").iterdir())
+    for pair in record.pairs:
+        assert pair.runtime_s is not None
+        assert pair.runtime_s < 1.0, "nobody opened its images before it did"
