@@ -106,6 +106,7 @@ def _looks(client: Client) -> tuple[list[float], int]:
     told: object = None
     for _ in range(_LOOKS):
         begin_s = time.perf_counter()
+        assert client.scheduler is not None
         told = client.sync(client.scheduler.identity, n_workers=-1)
         seconds.append(time.perf_counter() - begin_s)
     return seconds, len(json.dumps(told, default=str))

@@ -106,7 +106,7 @@ def test_a_job_is_a_place_and_the_next_on_its_node_brings_what_it_left(slurm: Sl
         cluster.start_scheduler()
         (site / "scheduler.address").write_text(cluster.address)
         slurm.start_workers(2)
-        crew = cluster.crew(PATIENCE)
+        crew = cluster.crew(site / "runs", PATIENCE)
         places_of(crew, *NODES)
         conditions = conditions_of(site / "data")
         alpha = order_of("alpha", gated_method(site / "alpha"), conditions)
