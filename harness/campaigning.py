@@ -49,6 +49,7 @@ from harness.errors import (
     DataError,
     EngineMissing,
     ImageMissing,
+    Interrupted,
     MachineBusy,
 )
 from harness.imports.limits import ImportLimits
@@ -186,6 +187,9 @@ def _conduct(
         finally:
             crew.close()
     show_campaign(conductor.status(), campaign.task_names, places.runs)
+    if code == Interrupted.exit_code:
+        text = "interrupted; what is done is kept, and the same command goes on"
+        console.tell(text, to_stderr=True)
     return code
 
 
