@@ -34,6 +34,7 @@ from harness.campaign.upload import CALIBRATION, UploadKind
 from harness.challenge.limit_changes import change_limits
 from harness.challenge.model import builtin_names, challenge_text, load_challenge
 from harness.challenge.pairs import check_data
+from harness.cli_cluster import require_extra
 from harness.cli_import import image_to_run
 from harness.cli_recover import engines
 from harness.collect import check_writable
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from harness.cache import CacheMode
+    from harness.campaign.crew import Crew
     from harness.campaign.events import Scored
     from harness.campaign.intake import Scan
     from harness.campaign.policy import Policy
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
     from harness.engine.base import Engine, Isolation
 
 _CALIBRATION_TAG = "l2r-campaign/calibration"
+_LOCK_PATIENCE_S = 1.0
 _MAX_NAMED = 5  # entries, in one message
 
 
@@ -91,6 +94,8 @@ class Request:
     isolation: Isolation
     seed: int | None
     watch: bool
+    scheduler: str | None
+    tls_files: tuple[Path | None, Path | None, Path | None]
     plain: bool
 
 
@@ -165,14 +170,14 @@ def _conduct(
 ) -> int:
     breaks = Breaks()
     with CampaignView(campaign.task_names, plain=request.plain) as view:
-        site = _site(campaign, places, engine, contents, request.base_image)
-        crew = LocalCrew(site, view.progressed, breaks)
+        site = _site(campaign, places, engine, contents, request)
+        crew = _crew(request, campaign, site, view, breaks)
         scorer = Scorer(_scoring(campaign, places, site, truth_digest), truth_digest)
         means = Means(
             crew=crew,
             intake=intake,
             scorer=scorer,
-            ready=lambda: _require_engine(engine),
+            ready=lambda: _require_engine(request, engine),
             find_out=lambda directory: find_out(directory, engines(engine)),
         )
         conductor = Conductor(campaign, means, view, breaks)
@@ -241,9 +246,9 @@ def _engine(request: Request) -> Engine:
     return engine
 
 
-def _require_engine(engine: Engine) -> None:
-    """Raises EngineError while it does not answer."""
-    if isinstance(engine, DockerEngine):
+def _require_engine(request: Request, engine: Engine) -> None:
+    """Raises EngineError while it does not answer. A worker of a cluster sees to its own."""
+    if isinstance(engine, DockerEngine) and request.scheduler is None:
         DockerEngine.connect().close()
 
 
@@ -334,13 +339,34 @@ def _with_calibration(policy: Policy, source: Source | None) -> Policy:
 # Where it is done.
 
 
+def _crew(
+    request: Request, campaign: Campaign, site: Site, view: CampaignView, breaks: Breaks
+) -> Crew:
+    """Raises OptionError or MachineError for a scheduler that cannot be used."""
+    if request.scheduler is None:
+        return LocalCrew(site, view.progressed, breaks)
+    require_extra()
+    from harness.cluster.crew import DaskCrew  # noqa: PLC0415 - with an extra
+    from harness.cluster.images import Images  # noqa: PLC0415
+    from harness.cluster.security import scheduler_address, tls_of  # noqa: PLC0415
+
+    def pause(for_s: float) -> None:
+        with breaks.allowed():
+            time.sleep(for_s)
+
+    tls = tls_of(*request.tls_files)
+    images = Images(
+        campaign.folder.path / "images", limits=site.image_limits, base_image=request.base_image
+    )
+    address = scheduler_address(request.scheduler, tls)
+    return DaskCrew(address, tls, site.runs_dir, images=images, pause=pause)
+
+
 def _site(
-    campaign: Campaign,
-    places: _Places,
-    engine: Engine,
-    contents: Contents,
-    base_image: str | None,
+    campaign: Campaign, places: _Places, engine: Engine, contents: Contents, request: Request
 ) -> Site:
+    """This machine. It scores; where there is a cluster, it makes no attempts, and scoring waits
+    for no worker that has the machine."""
     machine = platform.node() or "here"
     fingerprint = take_fingerprint(f"{engine.info.name} {engine.info.version}")
     place = Place(name=machine, machine=machine, machine_digest=fingerprint.digest)
@@ -352,7 +378,8 @@ def _site(
         data_digest=contents.data_digest,
         exclusive=campaign.policy.exclusive,
         image_limits=ImportLimits.of_size(campaign.policy.image_size_bytes),
-        base_image=base_image,
+        base_image=request.base_image,
+        lock_patience_s=None if request.scheduler is None else _LOCK_PATIENCE_S,
     )
 
 

@@ -10,6 +10,7 @@ import typer
 
 from harness.cache import CacheMode
 from harness.challenge.model import DEFAULT_CHALLENGE
+from harness.cli_cluster import TlsCaOption, TlsCertOption, TlsKeyOption  # noqa: TC001
 from harness.cli_options import (
     BaseImageOption,
     ChallengeOption,
@@ -73,6 +74,18 @@ def campaign(
     watch: Annotated[
         bool, typer.Option("--watch", help="Go on for ever: take up uploads as they appear.")
     ] = False,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            "--scheduler",
+            metavar="HOST:PORT",
+            help="Make the attempts on the workers of this scheduler (docs/cluster.md), not here.",
+            show_default=False,
+        ),
+    ] = None,
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="Lines for a log file, on a terminal too.")
     ] = False,
@@ -99,6 +112,8 @@ def campaign(
         isolation=Isolation(read_only_root=read_only_root, runtime=runtime),
         seed=seed,
         watch=watch,
+        scheduler=scheduler,
+        tls_files=(tls_ca, tls_cert, tls_key),
         plain=plain,
     )
     raise typer.Exit(run_campaign(request))

@@ -79,7 +79,7 @@ def progress_line(report: Progressed) -> str | None:
         done = f"{progress.done}/{report.pairs}  {progress.pair}  {seconds(progress.runtime_s)}"
         return _said(report.team, done)
     if progress.step is Step.STARTED:
-        return _said(report.team, f"running, {_pairs(report.pairs)}")
+        return _said(report.team, f"running, {_count(report.pairs, 'pair')}")
     return None
 
 
@@ -123,7 +123,9 @@ def _opened(state: CampaignState) -> str:
     attempts = sum(not one.is_calibration for one in state.attempts.values())
     if not state.teams:
         return "begins"
-    return f"goes on: {len(state.teams)} teams and {attempts} attempts are known"
+    return (
+        f"goes on: {_count(len(state.teams), 'team')} and {_count(attempts, 'attempt')} are known"
+    )
 
 
 def _started(event: AttemptStarted) -> str:
@@ -135,7 +137,7 @@ def _scored(event: Scored) -> str:
     if event.problem is not None:
         return f"not scored: {_short(event.problem)}"
     tasks = [f"{name} {metrics_text(values)}" for name, values in event.metrics.items() if values]
-    found = f", {event.findings} findings of the check" if event.findings else ""
+    found = f", {_count(event.findings, 'finding')} of the check" if event.findings else ""
     return f"scored: {'; '.join(tasks) or 'no field to score'}{found}"
 
 
@@ -144,8 +146,8 @@ def _said(who: str, what: str) -> str:
     return f"{name:<14} {_short(what)}"
 
 
-def _pairs(pairs: int | None) -> str:
-    return "1 pair" if pairs == 1 else f"{pairs} pairs"
+def _count(number: int | None, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _short(text: str) -> str:

@@ -11,6 +11,7 @@ from rich.markup import escape
 from harness import console
 from harness.campaign.rows import RowState
 from harness.console_campaign_table import campaign_table, counts, verdict_text
+from harness.store import RunStatus
 from harness.text import harmless, harmless_line
 
 if TYPE_CHECKING:
@@ -76,6 +77,11 @@ def _is_theirs(row: TaskRow) -> bool:
     return row.state is RowState.DONE and not is_good
 
 
+def _is_explained(row: TaskRow) -> bool:
+    """There is a run, which did not end well."""
+    return row.verdict in {*RunStatus} - {RunStatus.SUCCEEDED} and row.run_id is not None
+
+
 def _yours(row: TaskRow) -> str:
     return f"{row.team}: {'; '.join(row.notes) or row.reason}"
 
@@ -112,8 +118,8 @@ def _show_next(teams: Sequence[TaskRow], runs_dir: Path) -> None:
     where = shlex.quote(console.relative(runs_dir))
     option = "" if where == "runs" else f" --out {where}"
     lines = [f"harness status{option}"]
-    bad = next((one for one in teams if _is_theirs(one) or _is_yours(one)), None)
-    if bad is not None and bad.run_id is not None:
+    bad = next((one for one in teams if _is_explained(one)), None)
+    if bad is not None:
         lines.append(f"harness show {where}/{bad.team}/{bad.run_id}")
     if (again := next(filter(_is_yours, teams), None)) is not None:
         lines.append(f"harness retry {again.team}{option}")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from harness.campaign.rows import StatusRecord, TaskRow
 
 _WIDE = 120  # columns from which on every metric has room, with its name
+_BESIDE, _TASK_WITH_METRIC = 38, 18  # columns: of team and verdict, and of each task
 _MAX_TEAM, _MAX_VERDICT = 20, 60  # characters
 _LINES_AROUND = 6  # of the terminal, that are not the table's teams
 _NONE = "\N{MIDDLE DOT}"
@@ -90,12 +91,13 @@ def campaign_table(
     table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
     table.add_column("team", no_wrap=True, max_width=_MAX_TEAM, overflow="ellipsis")
     is_wide = width >= _WIDE
+    metrics = None if is_wide else int(width >= _BESIDE + _TASK_WITH_METRIC * len(tasks))
     for task in tasks:
-        table.add_column(_header(by_team, task, is_wide=is_wide), no_wrap=True)
+        table.add_column(_header(by_team, task, metrics), no_wrap=True)
     table.add_column("verdict", no_wrap=not is_wide, overflow="ellipsis", max_width=_MAX_VERDICT)
     for name in names:
         rows = by_team.get(name, [])
-        cells = [_cell(rows, task, now.get(name), is_wide=is_wide) for task in tasks]
+        cells = [_cell(rows, task, now.get(name), metrics) for task in tasks]
         table.add_row(_team(name, rows, is_wide=is_wide), *cells, _verdict(rows, now.get(name)))
     left_out = len(by_team) - len([name for name in names if name in by_team])
     more = f"and {left_out} more; " if left_out else ""
@@ -147,9 +149,10 @@ def _team(name: str, rows: list[TaskRow], *, is_wide: bool) -> str:
     return label if shown is None else f"{label} [dim]{escape(harmless_line(shown, 30))}[/]"
 
 
-def _header(by_team: Mapping[str, list[TaskRow]], task: str, *, is_wide: bool) -> str:
+def _header(by_team: Mapping[str, list[TaskRow]], task: str, metrics: int | None) -> str:
+    """``metrics``: how many there is room for, None for all, with their names."""
     metric = next((next(iter(row.metrics)) for row in _of_task(by_team, task) if row.metrics), None)
-    below = "median" if is_wide or metric is None else f"median, {harmless(metric)}"
+    below = "median" if metrics != 1 or metric is None else f"median, {harmless(metric)}"
     return f"{escape(task)}\n[dim]{escape(below)}[/]"
 
 
@@ -157,18 +160,15 @@ def _of_task(by_team: Mapping[str, list[TaskRow]], task: str) -> Iterator[TaskRo
     return (row for rows in by_team.values() for row in rows if row.task == task)
 
 
-def _cell(rows: list[TaskRow], task: str, doing: Doing | None, *, is_wide: bool) -> str:
+def _cell(rows: list[TaskRow], task: str, doing: Doing | None, metrics: int | None) -> str:
     if doing is not None and doing.done:
         return doing.cell(task)
     row = next((one for one in rows if one.task == task), None)
     if row is None or row.verdict is None:
         return f"[dim]{_NONE}[/]"
-    values = list(row.metrics.items())
-    if not is_wide:
-        values = values[:1]
     shown = [
-        f"{'[dim]' + escape(name) + '[/] ' if is_wide else ''}{_number(value)}"
-        for name, value in values
+        f"{'[dim]' + escape(harmless(name)) + '[/] ' if metrics is None else ''}{_number(value)}"
+        for name, value in list(row.metrics.items())[:metrics]
     ]
     return "  ".join([seconds(row.median_runtime_s), *shown])
 

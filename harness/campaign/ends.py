@@ -61,9 +61,10 @@ def end_of_fields(run_dir: RunDirectory) -> JobEnd:
 def end_of_refusal(run_dir: RunDirectory) -> JobEnd:
     """Raises OutputError when its record cannot be read."""
     record = run_dir.read_refusal()
+    told = "; ".join((record.reason, *record.findings))
     return JobEnd(
         outcome=Outcome.REFUSED,
-        reason=record.reason,
+        reason=harmless_line(told, MAX_REASON_CHARACTERS),
         blame=Blame.SUBMISSION,
         exit_code=record.exit_code,
         record_sha256=_sha256(run_dir.refused_path),

@@ -24,7 +24,7 @@ from harness.campaign.ends import (
 from harness.campaign.hand_in import store_fields
 from harness.campaign.idle_gpu import require_idle
 from harness.campaign.obtain import BuildTail, check_unchanged, obtain
-from harness.campaign.order import JobEnd, Outcome
+from harness.campaign.order import AttemptKind, JobEnd, Outcome
 from harness.campaign.policy import Exclusive
 from harness.campaign.unfinished import remove_unfinished
 from harness.campaign.upload import UploadKind
@@ -130,12 +130,14 @@ class _Attempt:
             f"preparing {order.team}", patience_s=site.lock_patience_s, on_wait=self._tell
         ):
             self._tell("preparing the image")
+            is_upload = order.kind is AttemptKind.SUBMISSION
             image = obtain(
                 site.engine,
                 order.source,
                 order.team,
                 site.image_limits,
                 base_image=site.base_image,
+                folder_digest=site.folder_digest if is_upload else None,
                 on_output=self._tail.add,
             )
             for known in order.known:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, assert_never
 from harness.campaign.upload import UploadKind
 from harness.engine.base import Image
 from harness.engine.docker import DockerEngine
-from harness.errors import CampaignError, ImageMissing, OptionError
+from harness.errors import BuildError, CampaignError, ImageMissing, OptionError
 from harness.imports.importer import import_image, require_runnable
 from harness.text import harmless_lines
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from harness.campaign.order import Source
     from harness.engine.base import Engine
     from harness.imports.limits import ImportLimits
+
+    # Of a folder's files; None when they change while they are read.
+    FolderDigest = Callable[[Path], str | None]
 
 NAME_SPACE = "l2r-campaign"
 _SHORT_DIGEST = 12  # characters, as docker shows them
@@ -45,6 +48,7 @@ def obtain(
     limits: ImportLimits,
     *,
     base_image: str | None = None,
+    folder_digest: FolderDigest | None = None,
     on_output: Callable[[str], None] = lambda _: None,
 ) -> Image:
     """The image, imported, found or built. Heavy work.
@@ -59,9 +63,14 @@ def obtain(
             image = _found(engine, source)
         case UploadKind.FOLDER:
             tag = f"{NAME_SPACE}/{_slug(team)}:{_short(source.sha256)}"
-            image = engine.build(
-                path_of(source), tag=tag, base_image=base_image, on_output=on_output
-            )
+            try:
+                image = engine.build(
+                    path_of(source), tag=tag, base_image=base_image, on_output=on_output
+                )
+            except BuildError:
+                _check_folder(source, folder_digest)  # half replaced, it is nobody's fault
+                raise
+            _check_folder(source, folder_digest)
         case UploadKind.FIELDS:
             raise ValueError(f"{source.entry}: fields are not run")
         case _:
@@ -87,10 +96,28 @@ def check_unchanged(source: Source) -> None:
     except OSError as error:
         raise ImageMissing(f"{path}: cannot be read ({error.strerror})") from error
     if found != source.sha256:
-        raise CampaignError(
-            f"{path}: expected the file that was taken up ({_short(source.sha256)}), found another "
-            f"content ({_short(found)}); it is taken up as a new upload when it is complete"
-        )
+        raise _changed(source, found)
+
+
+def _check_folder(source: Source, folder_digest: FolderDigest | None) -> None:
+    """Also while it was built, where the digest of what was taken up is of its files."""
+    if folder_digest is None:
+        return
+    path = path_of(source)
+    try:
+        found = folder_digest(path)
+    except OSError as error:
+        raise ImageMissing(f"{path}: cannot be read ({error.strerror})") from error
+    if found != source.sha256:
+        raise _changed(source, found)
+
+
+def _changed(source: Source, found: str | None) -> CampaignError:
+    other = "" if found is None else f" ({_short(found)})"
+    return CampaignError(
+        f"{source.path}: expected what was taken up ({_short(source.sha256)}), found another "
+        f"content{other}; it is taken up as a new upload when it is complete"
+    )
 
 
 def _imported(engine: Engine, source: Source, limits: ImportLimits) -> Image:

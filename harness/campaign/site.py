@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from harness.campaign.obtain import FolderDigest
     from harness.campaign.order import Place
     from harness.challenge.pairs import TaskPairs
     from harness.engine.base import Engine
@@ -33,8 +34,9 @@ class Site:
     :class:`.conditions.Conditions` has it. ``lock_dir``: see :class:`.machine_lock.MachineLock`.
     ``scratch_dir``: for challenge files that come with an order, not below the data; None for
     ``_campaign/`` beside the runs. ``base_image``: that Dockerfiles are built on, None for their
-    own. ``lock_patience_s``: how long a machine that somebody else uses is waited for, None for as
-    long as it takes.
+    own. ``folder_digest``: as uploads that are folders have it, to see that one is still what was
+    taken up; None to leave that out. ``lock_patience_s``: how long a machine that somebody else
+    uses is waited for, None for as long as it takes.
     """
 
     place: Place
@@ -47,6 +49,7 @@ class Site:
     image_limits: ImportLimits = field(default_factory=ImportLimits)
     scratch_dir: Path | None = None
     base_image: str | None = None
+    folder_digest: FolderDigest | None = None
     lock_patience_s: float | None = None
     gpu_patience_s: float = GPU_PATIENCE_S
 

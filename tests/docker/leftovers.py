@@ -28,6 +28,13 @@ class Leftovers:
         self._folder = folder
         self._since = time.time()
         self._processes = set(psutil.pids())
+        self._made: set[str] = set()
+        self._volumes: set[str] = set()
+
+    def look(self) -> None:
+        """What was made so far. The engine forgets: call this every hundred of its events or so."""
+        self._made |= self._containers_made()
+        self._volumes |= self._volumes_of(self._made)
 
     def found(self, *, apart_from: int | None = None) -> list[str]:
         """Waits a moment for what is about to vanish. The process ``apart_from`` may stay."""
@@ -39,11 +46,10 @@ class Leftovers:
         return left
 
     def _left(self) -> list[str]:
-        made = self._containers_made()
+        self.look()
+        made = self._made
         containers = [name for name in made if self._is_there(self._client.containers, name)]
-        volumes = [
-            name for name in self._volumes_of(made) if self._is_there(self._client.volumes, name)
-        ]
+        volumes = [name for name in self._volumes if self._is_there(self._client.volumes, name)]
         return [
             *(f"container {name}" for name in containers),
             *(f"volume {name}" for name in volumes),

@@ -59,6 +59,8 @@ def conduct(files: CampaignFiles, **changes: object) -> int:
         "isolation": Isolation(),
         "seed": None,
         "watch": False,
+        "scheduler": None,
+        "tls_files": (None, None, None),
         "plain": True,
     }
     return run_campaign(CampaignRequest(**{**options, **changes}))  # type: ignore[arg-type]

@@ -161,6 +161,21 @@ def test_upload_that_cannot_be_built_is_refused(tmp_path: Path, site: Site) -> N
     assert find_run(run_dir.path, site.runs_dir) is None
 
 
+def test_folder_that_changed_since_it_was_taken_up(tmp_path: Path, site: Site) -> None:
+    """While a team copies a new one over it, what cannot be built is not the team's fault."""
+    careful = replace(site, folder_digest=lambda path: method_digest(path / "method"))
+    source = folder(tmp_path, ZERO)
+    assert perform(order(careful, source), careful).outcome is Outcome.RAN
+    method = tmp_path / "upload/method/method.py"
+    method.write_text("# another\n")
+    for run_id in ("changed", "gone"):
+        end = perform(order(careful, source, run_id=run_id), careful)
+        assert (end.outcome, end.blame) == (Outcome.FAILED, Blame.CONFIGURATION)
+        assert "expected what was taken up" in end.reason
+        method.unlink(missing_ok=True)
+    assert [path.name for path in (site.runs_dir / "team").iterdir()] == ["20260101-000000"]
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [

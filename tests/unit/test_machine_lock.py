@@ -245,3 +245,22 @@ def test_harness_run_is_refused_while_a_campaign_has_the_machine(
     assert done.returncode == 36, done.stderr
     assert "preparing red" in done.stderr
     assert not list((tmp_path / "runs").rglob("run.json"))
+
+
+def test_user_after_user(nobody_s_folder: Path) -> None:
+    """Where the kernel protects files in folders of all users, even root may not open another's
+    with O_CREAT (fs.protected_regular)."""
+    if os.getuid() != 0:
+        pytest.skip("needs root's rights to be two users")
+    lock = lock_in(nobody_s_folder / "locks")
+    with lock.heavy("importing"):
+        assert (nobody_s_folder / "locks/machine.lock").stat().st_uid == os.geteuid() != 0
+    before = os.geteuid()
+    os.seteuid(0)
+    try:
+        with lock.heavy("importing"):
+            assert is_busy(lock) is not None
+    finally:
+        os.seteuid(before)
+    with lock.timed("run", exclusive=Exclusive.GPU, gpu="GPU-1"):
+        pass
