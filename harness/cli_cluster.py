@@ -96,7 +96,16 @@ def run_a_worker(
         str | None,
         typer.Option(
             "--name",
-            help="Unique in the cluster. \\[default: the host's name, and the GPU's index]",
+            help="Unique in the cluster. \\[default: the machine's name, and the GPU's index]",
+            show_default=False,
+        ),
+    ] = None,
+    machine: Annotated[
+        str | None,
+        typer.Option(
+            "--machine",
+            help="Name of this machine, equal for its workers alone: of each machine, one run is "
+            "timed at a time. \\[default: the host's name]",
             show_default=False,
         ),
     ] = None,
@@ -141,7 +150,7 @@ def run_a_worker(
     chosen, notice = choose_engine(engine.value)
     if notice is not None:
         console.warn(notice)
-    place = _place(chosen, gpu, name)
+    place = _place(chosen, gpu, name, machine or platform.node())
     configure()
     settings = JobSettings(
         work_dir=work.resolve(),
@@ -178,13 +187,13 @@ def require_extra() -> None:
         ) from error
 
 
-def _place(engine: Engine, gpu: str | None, name: str | None) -> Place:
+def _place(engine: Engine, gpu: str | None, name: str | None, machine: str) -> Place:
     """Raises OptionError for a GPU that is not there."""
     from harness.campaign.order import Place  # noqa: PLC0415
     from harness.machine.fingerprint import take_fingerprint  # noqa: PLC0415
     from harness.machine.gpu import gpus  # noqa: PLC0415
 
-    uuid_, label = None, platform.node()
+    uuid_, label = None, machine
     if gpu is not None:
         there = gpus()
         found = [(index, one) for index, one in enumerate(there) if gpu in {one.uuid, str(index)}]
@@ -195,7 +204,7 @@ def _place(engine: Engine, gpu: str | None, name: str | None) -> Place:
     info = engine.info
     return Place(
         name=name or label,
-        machine=platform.node(),
+        machine=machine,
         gpu=uuid_,
         machine_digest=take_fingerprint(f"{info.name} {info.version}").digest,
     )

@@ -87,7 +87,7 @@ class Cluster:
         data = self.data(name)
         if not data.exists():
             write_data(data)
-        arguments = ["--data", str(data), "--work", str(self.work(name)), "--name", name]
+        arguments = ["--data", str(data), "--work", str(self.work(name)), "--machine", name]
         self.workers[name] = self._run(
             name,
             "worker",
