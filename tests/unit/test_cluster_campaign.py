@@ -94,10 +94,12 @@ def test_nothing_is_lost_and_nothing_doubled(files: CampaignFiles, cluster: Clus
     good = [one for one in attempts if one.end and one.end.status is RunStatus.SUCCEEDED]
     assert Counter(one.started.team for one in good) == dict.fromkeys(TEAMS, 1)
     assert all(one.scored is not None and one.scored.exit_code == 0 for one in good)
-    (other,) = [one for one in attempts if one not in good]
-    assert other.end is not None
-    assert other.key == (victim.team, victim.run_id)
-    assert (other.end.status, other.end.blame) == (RunStatus.INTERRUPTED, Blame.MACHINE)
+    others = {one.key: one.end for one in attempts if one not in good and one.end is not None}
+    killed = others.pop((victim.team, victim.run_id))
+    assert (killed.status, killed.blame) == (RunStatus.INTERRUPTED, Blame.MACHINE)
+    # The conductor may have died when an attempt was in its journal and on no worker yet.
+    assert {end.outcome for end in others.values()} <= {Outcome.NEVER_STARTED}
+    assert len(others) <= 1
     assert len({one.started.place.name for one in attempts}) > 1
     with_run = {one.key for one in attempts if one.end and one.end.outcome is Outcome.RAN}
     runs = {(path.parent.name, path.name) for path in files.folder.runs_dir.glob("[a-z]*/*")}
