@@ -20,7 +20,7 @@ from tests.cluster_parts import (
     places_of,
     wait_for,
 )
-from tests.docker.test_campaign_job import GOOD, HANGS, assert_good, upload
+from tests.docker.test_campaign_attempts import GOOD, HANGS, assert_good, upload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

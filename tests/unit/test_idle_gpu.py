@@ -47,6 +47,7 @@ def test_memory_that_is_taken_back_late_is_waited_for() -> None:
         (GpuUse(pids=(4194305, 4194306, 4194307, 4194308)), "process 4194307 and 1 more"),
         (GpuUse(used_bytes=900 * MIB), "900.0 MiB of its memory"),
     ],
+    ids=["one process", "many processes", "memory alone"],  # none with a number of this process
 )
 def test_who_is_on_it_is_named(use: GpuUse, told: str) -> None:
     with pytest.raises(MachineBusy, match=told):
