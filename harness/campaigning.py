@@ -133,7 +133,7 @@ def run_campaign(request: Request) -> int:
     folder = CampaignFolder(places.runs)
     contents = Contents(folder.contents_path)
     intake = Intake(places.submissions, rules.policy, contents, rules.challenge, _image_ids(engine))
-    _check_uploads(intake.scan(watching=False, now_s=time.time()), engine)
+    _check_uploads(intake.scan(watching=request.watch, now_s=time.time()), engine)
     calibration = _calibration(rules.policy, engine, request.base_image)
     with data_lock.shared(places.data):
         data_digest = contents.data_digest(places.data, tasks)

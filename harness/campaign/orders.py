@@ -43,11 +43,11 @@ def source_of(upload: Upload) -> Source:
     )
 
 
-def known_runs(state: CampaignState, team: str, conditions: Conditions) -> Iterator[KnownRun]:
-    """Finished runs of the team that hold for another upload of the same image: none that is
-    suspect, or from before the organisers asked for another."""
-    retried_n = state.teams[team].retried_n or 0
-    for one in state.of_team(team):
+def known_runs(state: CampaignState, upload: Upload, conditions: Conditions) -> Iterator[KnownRun]:
+    """Finished runs of its team that hold for this upload too, should it be the same image: over
+    the same tasks, none that is suspect, or from before the organisers asked for another."""
+    retried_n = state.teams[upload.team].retried_n or 0
+    for one in state.of_team(upload.team):
         end = one.end
         if (
             end is not None
@@ -56,6 +56,7 @@ def known_runs(state: CampaignState, team: str, conditions: Conditions) -> Itera
             and end.is_final
             and one.doubt is None
             and one.n > retried_n
+            and one.tasks == upload.tasks
             and one.conditions == conditions
         ):
             yield KnownRun(image_id=end.image_id, run_id=one.started.run_id)
@@ -79,10 +80,9 @@ def order_of(
             return None
         source = calibration
     else:
-        team = state.teams[started.team]
-        upload = team.uploads[started.upload or ""]
+        upload = state.teams[started.team].uploads[started.upload or ""]
         source, tasks = source_of(upload), upload.tasks
-        known = tuple(known_runs(state, started.team, conditions))
+        known = tuple(known_runs(state, upload, conditions))
     return JobOrder(
         kind=started.kind,
         team=started.team,

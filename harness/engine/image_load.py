@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+import docker.errors
+import requests.exceptions
+
 from harness.engine.api import API_FAILURES, reason
 from harness.errors import EngineError
 
@@ -93,27 +96,36 @@ def load_image(
             if monotonic() >= end_s:
                 raise queue.Empty  # noqa: TRY301 - the same as silence
     except queue.Empty:
-        waited_s = silence_s if monotonic() < end_s else deadline_s
-        raise EngineError(
-            f"loading the image: the container engine did not finish within {waited_s:.0f} s; is "
-            "its disk slow or full? `docker info` shows whether it answers at all"
-        ) from None
+        raise _silent(silence_s if monotonic() < end_s else deadline_s) from None
     finally:
         load.given_up.set()
         thread.join(_CLOSING_S)
     if isinstance(load.failure, API_FAILURES):
-        return _failed(load.failure)
+        return _failed(load.failure, silence_s)
     if load.failure is not None:
         raise load.failure
     return _told(load.lines)
 
 
-def _failed(error: Exception) -> Loaded:
+def _silent(waited_s: float) -> EngineError:
+    return EngineError(
+        f"loading the image: the container engine did not finish within {waited_s:.0f} s; is its "
+        "disk slow or full? `docker info` shows whether it answers at all"
+    )
+
+
+def _failed(error: Exception, silence_s: float) -> Loaded:
+    """What the engine said against the image. One that is silent, or gone, said nothing: that is
+    its own failure, and not the image's."""
+    if isinstance(error, requests.exceptions.Timeout):
+        raise _silent(silence_s) from error
     cause: BaseException | None = error
     while cause is not None:  # the library wraps what our own stream raised
         if isinstance(cause, ValueError | EngineError):
             raise cause
         cause = cause.__cause__ or cause.__context__
+    if not isinstance(error, docker.errors.APIError):
+        raise EngineError(f"loading the image: the container engine failed: {reason(error)}")
     return Loaded(image_id=None, refusal=reason(error))
 
 

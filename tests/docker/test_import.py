@@ -243,6 +243,24 @@ def test_sweep_does_not_believe_an_image(
         container.remove(force=True)
 
 
+def test_an_engine_that_goes_away_is_no_fault_of_the_image(engine: DockerEngine) -> None:
+    """Restarted while an image was loaded, an engine had the team's upload refused for it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def take_and_go() -> None:
+            connection = server.accept()[0]
+            connection.recv(1 << 16)
+            connection.close()
+
+        threading.Thread(target=take_and_go, daemon=True).start()
+        host = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        client = docker.DockerClient(base_url=host, version="1.41", timeout=5)
+        going = DockerEngine(client, engine._facts)
+        with pytest.raises(EngineError, match="the container engine failed"):
+            going.load((bytes(1 << 16) for _ in range(1 << 10)), deadline_s=60.0, silence_s=30.0)
+        client.close()
+
+
 def test_an_engine_that_hangs_does_not_hang_us(engine: DockerEngine) -> None:
     """It takes the connection and never says a word."""
     with socket.create_server(("127.0.0.1", 0)) as server:
