@@ -8,7 +8,6 @@ its end refers to is on the disk.
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from harness import __version__, data_lock
@@ -17,7 +16,6 @@ from harness.campaign.crew import Progressed
 from harness.campaign.ends import (
     end_of_failure,
     end_of_fields,
-    end_of_refusal,
     end_of_run,
     shortened,
 )
@@ -26,6 +24,7 @@ from harness.campaign.idle_gpu import require_idle
 from harness.campaign.obtain import BuildTail, check_unchanged, obtain
 from harness.campaign.order import AttemptKind, JobEnd, Outcome
 from harness.campaign.policy import Exclusive
+from harness.campaign.refusal import refuse
 from harness.campaign.unfinished import remove_unfinished
 from harness.campaign.upload import UploadKind
 from harness.challenge.model import builtin_names
@@ -40,7 +39,6 @@ from harness.errors import (
     EngineMissing,
     EngineUnreachable,
     HarnessError,
-    ImportRejected,
     Interrupted,
     MachineError,
     OutputError,
@@ -49,8 +47,7 @@ from harness.errors import (
 from harness.execute import execute
 from harness.image_record import ImageRecord
 from harness.plan import Plan
-from harness.store import RefusedRecord, RunDirectory
-from harness.text import harmless_line
+from harness.store import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +64,6 @@ _log = logging.getLogger(__name__)
 
 # They stop the campaign: no other attempt would fare better.
 _STOPS = (EngineMissing, EngineUnreachable, OutputError, Interrupted)
-_MAX_TEXT = 500
 
 
 def perform(
@@ -106,7 +102,7 @@ class _Attempt:
             return self._make()
         except SubmissionError as error:
             self._take_back()
-            return self._refuse(error)
+            return refuse(self._order, error, self._site.runs_dir, self._tail.lines)
         except _STOPS:
             self._take_back()
             raise
@@ -277,32 +273,6 @@ class _Attempt:
         except OSError as error:
             raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
         return path
-
-    def _refuse(self, error: SubmissionError) -> JobEnd:
-        order = self._order
-        run_dir = self._new_directory()
-        findings = error.findings if isinstance(error, ImportRejected) else ()
-        message = str(error).partition("\n  - ")[0] if findings else str(error)
-        try:
-            run_dir.write_refusal(
-                RefusedRecord(
-                    harness_version=__version__,
-                    submission=order.team,
-                    run_id=order.run_id,
-                    created=datetime.now(UTC).isoformat(timespec="seconds"),
-                    entry=harmless_line(order.source.entry, _MAX_TEXT),
-                    source_sha256=order.source.sha256,
-                    error=type(error).__name__,
-                    exit_code=error.exit_code,
-                    reason=shortened(SubmissionError(message)),
-                    findings=tuple(harmless_line(one, _MAX_TEXT) for one in findings),
-                    log_tail=self._tail.lines,
-                )
-            )
-            run_dir.sync()
-        except OSError as failure:
-            raise OutputError(f"{run_dir.path}: {failure.strerror}") from failure
-        return end_of_refusal(run_dir)
 
     def _after_our_own_fault(self, error: Exception) -> JobEnd:
         """What a submission has finished is kept, where a run had begun."""

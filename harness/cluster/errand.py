@@ -8,18 +8,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.campaign.order import JobEnd, Outcome
+from harness.campaign.refusal import refuse
 from harness.campaign.upload import UploadKind
 from harness.cluster import tasks
 from harness.cluster.bench import failed
 from harness.cluster.link import Lost
 from harness.cluster.parcel import Incoming, Manifest, is_complete
-from harness.errors import Blame, HarnessError, MachineError, OutputError
+from harness.errors import (
+    Blame,
+    ConfigurationError,
+    MachineError,
+    OutputError,
+    SubmissionError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from harness.campaign.order import JobOrder
+    from harness.campaign.order import JobOrder, Source
     from harness.cluster.images import Images
     from harness.cluster.link import Link, SeenWorker
 
@@ -43,8 +50,7 @@ class Patience:
 
 class Errand:
     """``tell``: what is being done, for the table. Raises MachineError when the scheduler is gone,
-    OutputError when the result cannot be kept here, OptionError for an upload that cannot be
-    sent."""
+    OutputError when the result, or the upload's image, cannot be kept here."""
 
     def __init__(
         self,
@@ -61,6 +67,7 @@ class Errand:
         self._place = place
         self._link = link
         self._images = images
+        self._runs_dir = runs_dir
         self._target = runs_dir / order.team / order.run_id
         self._patience = patience
         self._tell = tell
@@ -101,25 +108,33 @@ class Errand:
         key = (self._order.team, self._order.run_id)
         is_known = any(one.key == key for one in worker.news.attempts)
         order, source_path = self._order, None
+        if not is_known:
+            try:  # here, so nothing of it is the worker's fault
+                source = self._images.portable(order, self._tell)
+            except SubmissionError as error:
+                return refuse(order, error, self._runs_dir)
+            except OutputError:
+                raise
+            except (MachineError, ConfigurationError) as error:
+                return failed(f"{order.source.entry}: {error}", error.blame, error.exit_code)
+            order = order.model_copy(update={"source": source})
         try:
             if not is_known:
-                order, source_path = self._send_source(worker)
+                source_path = self._send_source(worker, order.source)
             text = self._link.call(worker, tasks.make, order.model_dump_json(), source_path)
             end = JobEnd.model_validate_json(text)
         except (MachineError, OutputError) as error:  # the worker's: its disk, say
             return failed(f"worker {worker.name}: {error}", exit_code=error.exit_code)
         return self._fetch(worker, end)
 
-    def _send_source(self, worker: SeenWorker) -> tuple[JobOrder, str | None]:
-        """The order as this worker can carry it out, and where the upload is there."""
-        source = self._images.portable(self._order, self._tell)
-        order = self._order.model_copy(update={"source": source})
+    def _send_source(self, worker: SeenWorker, source: Source) -> str | None:
+        """Where the upload is on this worker; None where the order says so."""
         if source.kind is UploadKind.FOLDER:  # for the process engine: shared, or not at all
-            return order, None
+            return None
         found = self._link.call(worker, tasks.find_source, source.model_dump_json())
         if found is None:
             found = self._push(worker, source.sha256, source.path)
-        return order, found
+        return found
 
     def _push(self, worker: SeenWorker, sha256: str, path: Path | None) -> str:
         if path is None:
@@ -204,8 +219,3 @@ class Errand:
                 Blame.MACHINE,
             )
         return end
-
-
-def error_of(order: JobOrder, error: HarnessError) -> JobEnd:
-    """An attempt that could not be given to anybody."""
-    return failed(f"{order.source.entry}: {error}", error.blame, error.exit_code)

@@ -21,11 +21,15 @@ from harness import __version__
 from harness.campaign.crew import Ended
 from harness.campaign.order import Outcome, Source
 from harness.campaign.upload import UploadKind
+from harness.cluster.crew import DaskCrew
 from harness.cluster.errand import CHUNK_BYTES
+from harness.cluster.images import Images
 from harness.cluster.parcel import sha256_of
-from harness.errors import Blame
+from harness.cluster.security import scheduler_address
+from harness.errors import Blame, BuildError, HarnessError, OptionError
 from harness.store import RunDirectory, RunStatus
 from tests.cluster_parts import (
+    HASTE,
     Cluster,
     began,
     conditions_of,
@@ -40,10 +44,9 @@ from tests.cluster_parts import (
 from tests.tiny import write_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from harness.campaign.order import JobEnd
-    from harness.cluster.crew import DaskCrew
+    from harness.campaign.order import JobEnd, JobOrder
 
 NAMES = ("one", "two", "three")
 
@@ -248,3 +251,41 @@ def test_job_whose_process_breaks_is_one_attempt(
     assert end.recovered
     crew.give(order_of("other", method_source(tmp_path / "other"), conditions), "one")
     assert ends_of(crew, 1)["other"].status is RunStatus.SUCCEEDED
+
+
+class _Unportable(Images):
+    """Of a conductor's machine on which no image can be made of an upload."""
+
+    def __init__(self, folder: Path, error: HarnessError) -> None:
+        super().__init__(folder)
+        self._error = error
+
+    def portable(self, order: JobOrder, tell: Callable[[str], None]) -> Source:
+        del order, tell
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "blame"),
+    [
+        (BuildError("RUN false: exit code 1"), Outcome.REFUSED, Blame.SUBMISSION),
+        (OptionError("no engine here"), Outcome.FAILED, Blame.CONFIGURATION),
+    ],
+    ids=["it does not build", "no engine"],
+)
+def test_an_upload_that_cannot_be_sent_is_its_own_end_alone(
+    cluster: Cluster, tmp_path: Path, error: HarnessError, outcome: Outcome, blame: Blame
+) -> None:
+    """It stopped the campaign, and all other teams with it."""
+    address = scheduler_address(cluster.address, None)
+    images = _Unportable(tmp_path / "images", error)
+    conditions = conditions_of(cluster.data("one"))
+    broken = order_of("broken", method_source(tmp_path / "broken"), conditions)
+    crew = DaskCrew(address, None, tmp_path / "runs", images=images, patience=HASTE)
+    with closing(crew):
+        places_of(crew, *NAMES)
+        crew.give(broken, "one")
+        end = ends_of(crew, 1)["broken"]
+    assert (end.outcome, end.blame, end.exit_code) == (outcome, blame, error.exit_code)
+    directory = RunDirectory(tmp_path / "runs" / "broken" / broken.run_id)
+    assert directory.refused_path.exists() is (outcome is Outcome.REFUSED)
