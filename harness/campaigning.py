@@ -1,50 +1,42 @@
-"""What `harness campaign` and its like do: from options to the loop, and what is shown of it."""
+"""What `harness campaign` does: from options to the loop, and what is shown of it."""
 
 from __future__ import annotations
 
 import platform
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from harness import __version__, console, data_lock
 from harness.campaign.aftermath import find_out
 from harness.campaign.breaks import Breaks
 from harness.campaign.conditions import Conditions
-from harness.campaign.conduct import Campaign, Conductor, Means
+from harness.campaign.conduct import Conductor
 from harness.campaign.content import Contents
 from harness.campaign.folder import CampaignFolder
 from harness.campaign.intake import Intake
-from harness.campaign.journal import read_journal
 from harness.campaign.local_crew import LocalCrew
-from harness.campaign.order import Place, Source
-from harness.campaign.policy import Calibration
+from harness.campaign.means import Campaign, Means
+from harness.campaign.order import Place
 from harness.campaign.policy_file import load_policy
-from harness.campaign.requests import Asked, ask, is_running, known_team, pending
-from harness.campaign.requests import Request as TeamRequest
-from harness.campaign.rows import campaign_status
 from harness.campaign.rules import gain
 from harness.campaign.score import score_attempt
 from harness.campaign.scorer import Scorer
-from harness.campaign.setting import read_setting
 from harness.campaign.site import Site
-from harness.campaign.state import replay
 from harness.campaign.upload import CALIBRATION, UploadKind
+from harness.campaign_reference import reference_image, with_reference
 from harness.challenge.limit_changes import change_limits
 from harness.challenge.model import builtin_names, challenge_text, load_challenge
 from harness.challenge.pairs import check_data
 from harness.cli_cluster import require_extra
-from harness.cli_import import image_to_run
 from harness.cli_recover import engines
 from harness.collect import check_writable
 from harness.console_campaign import CampaignView
-from harness.console_campaign_summary import show_attempts, show_campaign
+from harness.console_campaign_summary import show_campaign
 from harness.engine.base import EngineName
 from harness.engine.choose import choose_engine
 from harness.engine.docker import DockerEngine
 from harness.errors import (
-    BaseImageUnavailable,
     CampaignError,
     DataError,
     EngineMissing,
@@ -53,16 +45,15 @@ from harness.errors import (
     MachineBusy,
 )
 from harness.imports.limits import ImportLimits
-from harness.live import BuildLog
 from harness.machine.fingerprint import take_fingerprint
 from harness.scoring.cases import cases_of_challenge, check_images
 from harness.scoring.evaluate import ZeroFields, check_truth
 from harness.scoring.results import initial_cases_path
 from harness.store import RunDirectory
-from harness.text import harmless_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from harness.cache import CacheMode
     from harness.campaign.crew import Crew
@@ -73,7 +64,6 @@ if TYPE_CHECKING:
     from harness.challenge.model import Challenge
     from harness.engine.base import Engine, Isolation
 
-_CALIBRATION_TAG = "l2r-campaign/calibration"
 _LOCK_PATIENCE_S = 1.0
 _MAX_NAMED = 5  # entries, in one message
 
@@ -134,12 +124,12 @@ def run_campaign(request: Request) -> int:
     contents = Contents(folder.contents_path)
     intake = Intake(places.submissions, rules.policy, contents, rules.challenge, _image_ids(engine))
     _check_uploads(intake.scan(watching=request.watch, now_s=time.time()), engine)
-    calibration = _calibration(rules.policy, engine, request.base_image)
+    calibration = reference_image(rules.policy, engine, request.base_image)
     with data_lock.shared(places.data):
         data_digest = contents.data_digest(places.data, tasks)
     campaign = Campaign(
         folder=folder,
-        policy=_with_calibration(rules.policy, calibration),
+        policy=with_reference(rules.policy, calibration),
         conditions=Conditions(
             harness_version=__version__,
             challenge=rules.challenge.name,
@@ -281,65 +271,6 @@ def _check_uploads(scan: Scan, engine: Engine) -> None:
         )
 
 
-# The reference image.
-
-
-def _calibration(policy: Policy, engine: Engine, base_image: str | None) -> Source | None:
-    named = policy.calibration.source
-    if named is None:
-        console.note("no calibration: the campaign's file asks for none, so drift is not told")
-        return None
-    folder = Path(named)
-    if folder.is_dir():
-        return _of_folder(folder, engine, base_image)
-    if engine.info.name is EngineName.PROCESS:
-        raise CampaignError(
-            f"calibration: source {named}: expected a folder with a method, as the process engine "
-            "runs no images, found none"
-        )
-    image = image_to_run(engine, named)
-    return Source(
-        kind=UploadKind.IMAGE, sha256=image.id, entry=harmless_line(named, 200), reference=named
-    )
-
-
-def _of_folder(folder: Path, engine: Engine, base_image: str | None) -> Source | None:
-    is_process = engine.info.name is EngineName.PROCESS
-    sign = "method/method.py" if is_process else "Dockerfile"
-    if not (folder / sign).is_file():
-        if str(folder) == Calibration().source:
-            console.warn(
-                f"no calibration: there is no {sign} in this folder, so whether the machine gets "
-                "slower meanwhile cannot be told; start in the folder of the reference method, or "
-                "name it in the campaign's file (calibration: source)"
-            )
-            return None
-        raise CampaignError(f"calibration: source {folder}: expected a {sign} in it, found none")
-    try:
-        image = engine.build(
-            folder, tag=_CALIBRATION_TAG, base_image=base_image, on_output=BuildLog().add
-        )
-    except BaseImageUnavailable as error:
-        raise BaseImageUnavailable(
-            f"the reference image for calibrations: {error}\nor leave it out, with `calibration: "
-            "{source: null}` in the campaign's file"
-        ) from error
-    if is_process:
-        return Source(
-            kind=UploadKind.FOLDER, sha256=image.id, entry="reference", path=folder.resolve()
-        )
-    return Source(
-        kind=UploadKind.IMAGE, sha256=image.id, entry="reference", reference=_CALIBRATION_TAG
-    )
-
-
-def _with_calibration(policy: Policy, source: Source | None) -> Policy:
-    if source is not None or policy.calibration.source is None:
-        return policy
-    calibration = policy.calibration.model_copy(update={"source": None})
-    return policy.model_copy(update={"calibration": calibration})
-
-
 # Where it is done.
 
 
@@ -410,42 +341,3 @@ def _scoring(
             return None
 
     return score
-
-
-# What is asked of a campaign.
-
-
-def show_status(runs: Path, *, as_json: bool, all_attempts: bool) -> None:
-    folder = CampaignFolder(runs)
-    state, setting = replay(read_journal(folder.journal_path)), read_setting(folder)
-    asked = [f"{request.asked} {request.team}" for _, request in pending(folder)]
-    status = campaign_status(state, setting.policy, tasks=setting.tasks, requests=asked)
-    if as_json:
-        console.out.file.write(status.model_dump_json(indent=1, by_alias=True) + "\n")
-        return
-    show_campaign(status, setting.tasks, runs)
-    if all_attempts:
-        show_attempts(state, runs)
-
-
-def ask_retry(team: str, runs: Path) -> None:
-    folder = CampaignFolder(runs)
-    known_team(folder, team)
-    ask(folder, TeamRequest(asked=Asked.RETRY, team=team))
-    console.note(f"{team}: its latest upload will be run once more, {_when(folder)}")
-
-
-def ask_drop(team: str, reason: str | None, runs: Path) -> None:
-    folder = CampaignFolder(runs)
-    known_team(folder, team)
-    ask(folder, TeamRequest(asked=Asked.DROP, team=team, reason=reason))
-    console.note(
-        f"{team}: nothing of it is run any more, {_when(folder)}; what there is stays, and "
-        f"`harness retry {team}` takes it back"
-    )
-
-
-def _when(folder: CampaignFolder) -> str:
-    if is_running(folder):
-        return "as soon as the campaign that goes on has ended the run under way"
-    return "once `harness campaign` is started again"

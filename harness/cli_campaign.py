@@ -130,7 +130,7 @@ def status(
     ] = False,
 ) -> None:
     """Show where a campaign stands; it may go on meanwhile."""
-    from harness.campaigning import show_status  # noqa: PLC0415
+    from harness.campaign_asked import show_status  # noqa: PLC0415
 
     show_status(out, as_json=as_json, all_attempts=all_attempts)
 
@@ -144,7 +144,7 @@ def retry(
 
     What there is stays. Exit code 15: the campaign has no such team.
     """
-    from harness.campaigning import ask_retry  # noqa: PLC0415
+    from harness.campaign_asked import ask_retry  # noqa: PLC0415
 
     ask_retry(team, out)
 
@@ -161,6 +161,6 @@ def drop(
 
     Exit code 15: the campaign has no such team.
     """
-    from harness.campaigning import ask_drop  # noqa: PLC0415
+    from harness.campaign_asked import ask_drop  # noqa: PLC0415
 
     ask_drop(team, reason, out)

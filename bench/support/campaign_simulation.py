@@ -22,7 +22,7 @@ from bench.support.image import ROOT
 from bench.support.results import percentile
 from bench.support.simulated_crew import SimulatedCrew
 from harness import __version__
-from harness.campaign import conduct, decide
+from harness.campaign import conduct, decide, means
 from harness.campaign.breaks import Breaks
 from harness.campaign.conditions import Conditions
 from harness.campaign.events import Scored
@@ -134,9 +134,9 @@ def _timed(owner: object, name: str, instead: Callable[..., object] | None = Non
     return seconds
 
 
-def _campaign(folder: Path) -> conduct.Campaign:
+def _campaign(folder: Path) -> means.Campaign:
     challenge = load_challenge()
-    return conduct.Campaign(
+    return means.Campaign(
         folder=CampaignFolder(folder),
         policy=Policy(counted=Counted.BEST, seed=2021, calibration=Calibration(every=25)),
         conditions=Conditions(
@@ -152,8 +152,8 @@ def _campaign(folder: Path) -> conduct.Campaign:
     )
 
 
-def _means(crew: SimulatedCrew, runs: int) -> conduct.Means:
-    return conduct.Means(
+def _means(crew: SimulatedCrew, runs: int) -> means.Means:
+    return means.Means(
         crew=crew,
         intake=cast("Intake", _FixedIntake(runs)),
         scorer=Scorer(_score, _DIGEST),

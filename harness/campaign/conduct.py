@@ -10,8 +10,6 @@ import logging
 import platform
 import time
 from collections import deque
-from dataclasses import dataclass
-from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
 from harness.campaign import decide, drift, requests
@@ -21,6 +19,7 @@ from harness.campaign.crew import Ended, Progressed
 from harness.campaign.events import AttemptEnded, AttemptStarted, Closed, Opened
 from harness.campaign.journal import Journal
 from harness.campaign.orders import new_run_id, order_of
+from harness.campaign.readiness import Readiness
 from harness.campaign.rows import campaign_status
 from harness.campaign.setting import Setting, write_setting
 from harness.campaign.state import replay
@@ -29,63 +28,25 @@ from harness.errors import EngineError, Interrupted, OutputError
 from harness.store import RunDirectory, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from harness.campaign.breaks import Breaks
     from harness.campaign.conditions import Conditions
-    from harness.campaign.crew import Crew, CrewReport
+    from harness.campaign.crew import CrewReport
     from harness.campaign.decide import Assignment
     from harness.campaign.events import Event
     from harness.campaign.folder import CampaignFolder
-    from harness.campaign.intake import Intake, Scan
-    from harness.campaign.order import JobEnd, JobOrder, Source
-    from harness.campaign.policy import Policy
+    from harness.campaign.intake import Scan
+    from harness.campaign.means import Campaign, Means
+    from harness.campaign.order import JobEnd, JobOrder
     from harness.campaign.rows import StatusRecord
-    from harness.campaign.scorer import Scorer
     from harness.campaign.state import CampaignState
     from harness.campaign.view import View
-    from harness.challenge.model import Challenge
 
 _log = logging.getLogger(__name__)
 
 _CREW_POLL_S = 1.0  # how long reports are waited for while there is work
-_ENGINE_PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)  # then the last one again
-_ENGINE_PATIENCE_S = 600.0
 _DISK_PAUSE_S = 60.0
 _SETTLE_POLL_S = 0.5
 _REFRESH_SHARE = 20.0  # between two refreshes, so many times what one took
-
-
-@dataclass(frozen=True, kw_only=True)
-class Campaign:
-    """What a command was asked for, checked. ``calibration``: None where there is no reference
-    image, so that drift cannot be told; the policy says the same. The policy's seed is the one that
-    holds."""
-
-    folder: CampaignFolder
-    policy: Policy
-    conditions: Conditions
-    challenge: Challenge
-    challenge_text: str | None = None
-    changed_limits: tuple[str, ...] = ()
-    calibration: Source | None = None
-    watch: bool = False
-
-    @property
-    def task_names(self) -> tuple[str, ...]:
-        return tuple(task.name for task in self.challenge.tasks)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Means:
-    """``ready`` raises EngineError while no attempt can be made (the engine is gone). ``find_out``:
-    what became of an attempt whose maker is gone; raises EngineError, OutputError."""
-
-    crew: Crew
-    intake: Intake
-    scorer: Scorer
-    ready: Callable[[], None]
-    find_out: Callable[[RunDirectory], JobEnd]
 
 
 def refreshed(folder: CampaignFolder, status: StatusRecord) -> None:
@@ -100,6 +61,7 @@ class Conductor:
     def __init__(self, campaign: Campaign, means: Means, view: View, breaks: Breaks) -> None:
         self._campaign, self._means, self._view, self._breaks = campaign, means, view, breaks
         self._policy = campaign.policy
+        self._readiness = Readiness(means.ready, view, breaks, for_ever=campaign.watch)
         self._state = replay(())
         self._reports: deque[CrewReport] = deque()
         self._busy: dict[str, tuple[str, str]] = {}  # what the crew has, by the place's name
@@ -176,7 +138,7 @@ class Conductor:
             try:
                 end = self._means.find_out(directory)
             except EngineError:
-                self._wait_until_ready()
+                self._readiness.wait()
                 end = self._means.find_out(directory)
             self._write_end(attempt.key, end)
 
@@ -262,17 +224,7 @@ class Conductor:
     def _give_work(self) -> None:
         self._stop_if_asked()
         for assignment in self._next_work():
-            started = AttemptStarted(
-                kind=assignment.kind,
-                team=assignment.team,
-                run_id=new_run_id(
-                    self._state, self._campaign.folder.runs_dir, assignment.team, time.time()
-                ),
-                place=assignment.place,
-                upload=None if assignment.upload is None else assignment.upload.id,
-                number=assignment.number,
-                why=assignment.why if assignment.number > 1 or assignment.upload is None else None,
-            )
+            started = self._started(assignment)
             order = self._order(started, self._campaign.conditions)
             if order is None:  # decided from a policy that has a calibration where there is none
                 raise ValueError(f"{assignment.team}: nothing to be run for it")
@@ -281,6 +233,19 @@ class Conductor:
             self._means.crew.give(order, assignment.place.name)
             self._busy[assignment.place.name] = (started.team, started.run_id)
         self._tell_unusable()
+
+    def _started(self, assignment: Assignment) -> AttemptStarted:
+        runs_dir = self._campaign.folder.runs_dir
+        is_first_of_an_upload = assignment.number == 1 and assignment.upload is not None
+        return AttemptStarted(
+            kind=assignment.kind,
+            team=assignment.team,
+            run_id=new_run_id(self._state, runs_dir, assignment.team, time.time()),
+            place=assignment.place,
+            upload=None if assignment.upload is None else assignment.upload.id,
+            number=assignment.number,
+            why=None if is_first_of_an_upload else assignment.why,
+        )
 
     def _tell_unusable(self) -> None:
         places = self._means.crew.places()
@@ -298,7 +263,7 @@ class Conductor:
                     self._reports.extend(self._means.crew.poll(_CREW_POLL_S))
             except EngineError as error:
                 self._view.warned(str(error))
-                self._wait_until_ready()
+                self._readiness.wait()
                 self._find_out_what_became()
         while self._reports:
             report = self._reports[0]
@@ -314,7 +279,7 @@ class Conductor:
         if attempt.end is None:  # else it was written before the disk was full
             self._write_end(attempt.key, report.end)
         if not report.end.is_final and not report.end.is_interrupted:
-            self._wait_until_ready()
+            self._readiness.wait()
 
     def _write_end(self, key: tuple[str, str], end: JobEnd) -> None:
         team, run_id = key
@@ -408,26 +373,6 @@ class Conductor:
     def _stop_if_asked(self) -> None:
         with self._breaks.allowed():
             pass
-
-    def _wait_until_ready(self) -> None:
-        """Raises EngineError when the engine has not answered for long; with --watch it is waited
-        for as long as it takes."""
-        told, until_s = False, time.monotonic() + _ENGINE_PATIENCE_S
-        for pause_s in chain(_ENGINE_PAUSES_S, repeat(_ENGINE_PAUSES_S[-1])):
-            try:
-                self._means.ready()
-            except EngineError as error:
-                if time.monotonic() > until_s and not self._campaign.watch:
-                    raise
-                if not told:
-                    told = True
-                    self._view.warned(f"{error}\nwaiting until the container engine answers")
-            else:
-                break
-            with self._breaks.allowed():
-                time.sleep(pause_s)
-        if told:
-            self._view.noticed("the container engine answers again")
 
     def _pause_for(self, error: OutputError) -> None:
         self._view.warned(f"{error}\ntried again every {_DISK_PAUSE_S:.0f} s")

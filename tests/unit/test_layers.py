@@ -86,6 +86,8 @@ ALLOWED: dict[str, set[str]] = {
     "outline": {"challenge"},
 }
 TOP = {
+    "campaign_asked",
+    "campaign_reference",
     "campaigning",
     "cli",
     "cli_campaign",
