@@ -16,6 +16,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "challenge": {"errors"},
     "probe": {"errors"},
+    "sampler": {"errors"},
     "timing": {"challenge", "probe"},
     "runner": {"errors", "challenge", "probe", "timing"},
     "engine": {"errors", "challenge"},
