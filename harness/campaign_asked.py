@@ -11,7 +11,7 @@ from harness.campaign.requests import Asked, Request, ask, is_running, known_tea
 from harness.campaign.rows import campaign_status
 from harness.campaign.setting import read_setting
 from harness.campaign.state import replay
-from harness.console_campaign_summary import show_attempts, show_campaign
+from harness.console_campaign_summary import out_option, show_attempts, show_campaign
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,8 @@ def show_status(runs: Path, *, as_json: bool, all_attempts: bool) -> None:
     if as_json:
         console.out.file.write(status.model_dump_json(indent=1, by_alias=True) + "\n")
         return
-    show_campaign(status, setting.tasks, runs)
+    goes_on = is_running(folder)
+    show_campaign(status, setting.tasks, runs, goes_on=goes_on, is_asked=True)
     if all_attempts:
         show_attempts(state, runs)
 
@@ -41,9 +42,10 @@ def ask_drop(team: str, reason: str | None, runs: Path) -> None:
     folder = CampaignFolder(runs)
     known_team(folder, team)
     ask(folder, Request(asked=Asked.DROP, team=team, reason=reason))
+    option = out_option(runs)
     console.note(
         f"{team}: nothing of it is run any more, {_when(folder)}; what there is stays, and "
-        f"`harness retry {team}` takes it back"
+        f"`harness retry {team}{option}` takes it back"
     )
 
 

@@ -61,7 +61,7 @@ def test_ctrl_c_ends_the_run_and_the_same_command_goes_on(files: CampaignFiles) 
     again = files.run(*files.arguments())
     assert again.returncode == 0, again.stderr
     assert "campaign       goes on: 2 teams and 1 attempt are known" in again.stderr
-    assert "alpha is run again: interrupted" in again.stderr
+    assert "alpha          is run again: interrupted" in again.stderr
     ends = [
         (one.started.team, one.end.status) for one in files.state().attempts.values() if one.end
     ]
