@@ -47,7 +47,7 @@ def show_campaign(
     _list("the teams' own", map(_theirs, filter(_is_theirs, teams)), "bold")
     _list("not taken", (f"{one.entry}: {one.reason}" for one in status.rejected), "bold")
     _list("dropped", (_dropped(one) for one in teams if one.state is RowState.DROPPED), "bold")
-    doubts = (f"{one.team}: suspect: {one.suspect}" for one in teams if one.suspect)
+    doubts = _doubts(status.rows)
     _list("before runtimes are compared", [*status.warnings, *doubts], "yellow")
     _list("asked for, and not yet taken up", status.requests, "bold")
     _show_next(teams, runs_dir, is_asked=is_asked)
@@ -128,6 +128,17 @@ def _theirs(row: TaskRow) -> str:
 
 def _dropped(row: TaskRow) -> str:
     return f"{row.team}: {'; '.join(row.notes)}"
+
+
+def _doubts(rows: Iterable[TaskRow]) -> list[str]:
+    """One line a reason: a machine that drifts is one thing to know, however many ran on it."""
+    teams: dict[str, list[str]] = {}
+    for row in rows:
+        if row.suspect is not None and row.median_runtime_s is not None:
+            named = teams.setdefault(row.suspect, [])
+            if row.team not in named:
+                named.append(row.team)
+    return [f"{', '.join(named)}: suspect: {reason}" for reason, named in teams.items()]
 
 
 def _list(title: str, lines: Iterable[str], style: str) -> None:

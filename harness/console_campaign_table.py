@@ -191,7 +191,7 @@ def _verdict(rows: list[TaskRow], doing: Doing | None) -> str:
         is_good = row.verdict in {"succeeded", "fields"} and row.suspect is None
         style = "green" if is_good else "yellow"
     elif row.state is RowState.QUEUED:
-        text = f"queued{f' again, {text} before' if text else ''}"
+        text = f"queued again; before: {text}" if text else "queued"
     else:
         text = row.state.replace("_", " ") + (f", {text}" if text else "")
     return f"[{style}]{escape(harmless(text))}[/]"

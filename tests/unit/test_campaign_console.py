@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness import console
 from harness.campaign.crew import Progressed
-from harness.campaign.events import AttemptEnded, Line
+from harness.campaign.events import AttemptEnded, Line, Suspected
 from harness.campaign.order import JobEnd, Outcome
 from harness.campaign.policy import Calibration, Policy
 from harness.campaign.rows import campaign_status
@@ -99,3 +99,16 @@ def test_what_comes_next_is_about_what_nothing_more_is_done_for(
     show = f"harness show runs/beta/{run_id}"
     assert shown(story.state, capsys)[1] == ["harness status", show]
     assert shown(story.state, capsys, is_asked=True)[1] == [show]
+
+
+def test_one_doubt_about_many_runtimes_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Five teams on a machine that drifted were five lines, with a run without any runtime."""
+    story = Story()
+    story.see(A, B, C)
+    for one, end in ((A, ran()), (B, crashed()), (C, ran())):
+        run_id = story.run(one, end)
+        story.tell(Suspected(team=one.team, run_id=run_id, reason="drift"))
+    text, _ = shown(story.state, capsys)
+    lines = text.partition("before runtimes are compared\n")[2].splitlines()
+    assert lines[0] == "  alpha, gamma: suspect: drift"
+    assert "queued again; before: succeeded, suspect" in text
