@@ -35,7 +35,7 @@ def ask_retry(team: str, runs: Path) -> None:
     folder = CampaignFolder(runs)
     known_team(folder, team)
     ask(folder, Request(asked=Asked.RETRY, team=team))
-    console.note(f"{team}: its latest upload will be run once more, {_when(folder)}")
+    console.note(f"{team}: its latest upload will be run once more: taken up {_when(folder)}")
 
 
 def ask_drop(team: str, reason: str | None, runs: Path) -> None:
@@ -44,12 +44,12 @@ def ask_drop(team: str, reason: str | None, runs: Path) -> None:
     ask(folder, Request(asked=Asked.DROP, team=team, reason=reason))
     option = out_option(runs)
     console.note(
-        f"{team}: nothing of it is run any more, {_when(folder)}; what there is stays, and "
-        f"`harness retry {team}{option}` takes it back"
+        f"{team}: nothing more of it will be run: taken up {_when(folder)}; what there is stays, "
+        f"and `harness retry {team}{option}` takes it back"
     )
 
 
 def _when(folder: CampaignFolder) -> str:
     if is_running(folder):
-        return "as soon as the campaign that goes on has ended the run under way"
-    return "once `harness campaign` is started again"
+        return "as soon as the run under way has ended"
+    return "when `harness campaign` is started again"

@@ -90,6 +90,9 @@ class CampaignView(AbstractContextManager["CampaignView"]):
             self._say(text)
 
     def scoring(self, team: str, run_id: str) -> None:
+        known = self._doing.get((team, run_id))
+        if known is not None and known.what == "scoring":  # once more: the machine was not free
+            return
         self._doing[team, run_id] = Doing(since_s=time.monotonic(), what="scoring")
         if not self._is_live:
             self._say(scoring_line(team, run_id))

@@ -112,3 +112,12 @@ def test_one_doubt_about_many_runtimes_is_one_line(capsys: pytest.CaptureFixture
     lines = text.partition("before runtimes are compared\n")[2].splitlines()
     assert lines[0] == "  alpha, gamma: suspect: drift"
     assert "queued again; before: succeeded, suspect" in text
+
+
+def test_scoring_that_waits_for_the_machine_is_told_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    view = CampaignView(("task_01",), plain=True)
+    for _ in range(3):
+        view.scoring("alpha", "r1")
+    assert capsys.readouterr().err.count("scoring r1") == 1
