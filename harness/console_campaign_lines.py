@@ -56,6 +56,8 @@ def line_of(line: Line, state: CampaignState) -> str | None:
             who, what = event.team, _started(event)
         case AttemptEnded():
             who, what = event.team, ended(event.end)
+            if (doubt := state.attempts[event.team, event.run_id].doubt) is not None:
+                what += f"; suspect: {doubt}"
         case Suspected():
             who, what = event.team, f"{event.run_id} suspect: {event.reason}"
         case Scored():

@@ -13,9 +13,10 @@ from harness.campaign.policy import Calibration, Policy
 from harness.campaign.rows import campaign_status
 from harness.campaign.upload import CALIBRATION
 from harness.console_campaign import CampaignView
-from harness.console_campaign_lines import ended
+from harness.console_campaign_lines import ended, line_of
 from harness.console_campaign_summary import show_campaign
 from harness.execute import Progress, Step
+from harness.machine.contamination import MachineVerdict
 from tests.campaign_story import Story, crashed, interrupted, ran, upload
 
 if TYPE_CHECKING:
@@ -121,3 +122,13 @@ def test_scoring_that_waits_for_the_machine_is_told_once(
     for _ in range(3):
         view.scoring("alpha", "r1")
     assert capsys.readouterr().err.count("scoring r1") == 1
+
+
+def test_a_run_that_had_not_the_machine_alone_is_told_when_it_ends() -> None:
+    """Its line said nothing, and the next one that it was made again."""
+    story = Story()
+    story.see(A)
+    story.run(A, ran(machine_verdict=MachineVerdict.SUSPECT))
+    told = line_of(story.lines[-1], story.state)
+    assert told is not None
+    assert "median 1.500 s; suspect: the machine was not the submission's alone" in told
