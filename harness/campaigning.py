@@ -282,6 +282,7 @@ def _crew(
         return LocalCrew(site, view.progressed, breaks)
     require_extra()
     from harness.cluster.crew import DaskCrew  # noqa: PLC0415 - with an extra
+    from harness.cluster.errand import Patience  # noqa: PLC0415
     from harness.cluster.images import Images  # noqa: PLC0415
     from harness.cluster.security import scheduler_address, tls_of  # noqa: PLC0415
 
@@ -294,7 +295,8 @@ def _crew(
         campaign.folder.path / "images", limits=site.image_limits, base_image=request.base_image
     )
     address = scheduler_address(request.scheduler, tls)
-    return DaskCrew(address, tls, site.runs_dir, images=images, pause=pause)
+    patience = Patience(for_ever=campaign.watch)
+    return DaskCrew(address, tls, site.runs_dir, images=images, patience=patience, pause=pause)
 
 
 def _site(

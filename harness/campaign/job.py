@@ -19,7 +19,6 @@ from harness.campaign.ends import (
     end_of_run,
     shortened,
 )
-from harness.campaign.hand_in import store_fields
 from harness.campaign.idle_gpu import require_idle
 from harness.campaign.obtain import BuildTail, check_unchanged, obtain
 from harness.campaign.order import AttemptKind, JobEnd, Outcome
@@ -184,6 +183,10 @@ class _Attempt:
             )
 
     def _store_fields(self) -> JobEnd:
+        # For zips alone: it checks fields with SciPy, which takes as long to import as all else of
+        # an attempt's process on a cluster.
+        from harness.campaign.hand_in import store_fields  # noqa: PLC0415
+
         order, site = self._order, self._site
         with site.lock.heavy(
             f"checking the fields of {order.team}",
