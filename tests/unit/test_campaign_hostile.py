@@ -1,0 +1,132 @@
+"""What a hostile team hands in: it harms its own upload, and nobody else's."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.campaign.content import Contents
+from harness.campaign.intake import Intake
+from harness.campaign.policy import Policy
+from harness.campaign.team_file import parse_team_file
+from harness.challenge.model import load_challenge
+from harness.errors import SubmissionError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness.campaign.intake import Scan
+
+CHALLENGE = load_challenge()
+
+# What a parser or a formatter fails at with an exception of its own.
+NUMBERS = {
+    "hexadecimal": "0x" + "f" * 14_000,
+    "base 60": "1" + ":1" * 7_000,
+    "base 60, fraction": "1" + ":1" * 7_000 + ".5",
+    "decimal beyond a float": "9" * 350,
+    "decimal": "9" * 4_200,
+    "infinite": ".inf",
+    "no number": ".nan",
+    "text beyond a float": '"' + "9" * 400 + 'TiB"',
+    "text": '"' + "9" * 305 + 'B"',
+}
+PLACES = (
+    "team: {}",
+    "name: {}",
+    "contact: {}",
+    "tasks: [{}]",
+    "image: {}",
+    "resources: {{memory: {}}}",
+    "resources: {{processes: {}}}",
+    "resources: {{pair_time: {}}}",
+    "resources: {{gpu: {}}}",
+    "[{}]",
+    "{}",
+)
+OTHERS = {
+    "half of a surrogate pair as a key": '"\\ud800": 1',
+    "one in resources": 'resources: {"\\ud800": 1}',
+    "one as a name": 'name: "\\ud800"',
+    "keys that are no text": "1: 2\nnull: 3\ntrue: 4\n2026-01-01: 5\n1.5: 6",
+}
+
+
+def scan(root: Path, images: dict[str, str] | None = None) -> Scan:
+    intake = Intake(root, Policy(), Contents(None), CHALLENGE, (images or {}).get)
+    return intake.scan(watching=False, now_s=time.time() + 60)
+
+
+def take(text: str) -> None:
+    """Taken or refused, and fit to be kept."""
+    try:
+        found = parse_team_file(text.encode(), CHALLENGE)
+    except SubmissionError as error:
+        str(error).encode()
+    else:
+        found.info.model_dump_json().encode()
+        assert all(len(amount) <= 40 for _, amount in found.info.declared)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("number", NUMBERS.values(), ids=NUMBERS)
+def test_no_number_in_a_team_file_stops_the_campaign(place: str, number: str) -> None:
+    take(place.format(number))
+
+
+@pytest.mark.parametrize("text", OTHERS.values(), ids=OTHERS)
+def test_no_key_of_a_team_file_stops_the_campaign(text: str) -> None:
+    take(text)
+
+
+def test_what_one_team_writes_leaves_the_others_theirs(tmp_path: Path) -> None:
+    (tmp_path / "beta.tar").write_text("beta")
+    (tmp_path / "evil.tar").write_text("evil")
+    (tmp_path / "evil.team.yaml").write_text(f"name: {NUMBERS['hexadecimal']}")
+    found = scan(tmp_path)
+    assert "beta" in {one.upload.team for one in found.uploads}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "l2r-campaign/beta:0123456789ab",
+        "docker.io/l2r-campaign/beta:0123456789ab",
+        "index.docker.io/l2r-import/beta:0123456789ab",
+        "docker.io/library/l2r-base:latest",
+        "library/l2r_submission",
+        "localhost/l2r-import/beta:0123456789ab",
+        "ab",
+        "1a5e",
+        "0123456789a",
+        "sha256:1a5e",
+    ],
+)
+def test_no_team_names_another_teams_image(tmp_path: Path, name: str) -> None:
+    (tmp_path / "evil.team.yaml").write_text(f'image: "{name}"')
+    found = scan(tmp_path, {name: f"sha256:{'ab' * 32}"})
+    assert found.uploads == ()
+    assert "the harness's names" in found.rejected[0].reason
+
+
+def test_a_name_like_an_id_is_taken_with_its_tag(tmp_path: Path) -> None:
+    (tmp_path / "cafe.team.yaml").write_text("image: cafe:latest")
+    found = scan(tmp_path, {"cafe:latest": f"sha256:{'ab' * 32}"})
+    assert [one.upload.team for one in found.uploads] == ["cafe"]
+
+
+def test_who_takes_another_teams_name_is_told(tmp_path: Path) -> None:
+    (tmp_path / "beta.tar").write_text("beta")
+    (tmp_path / "evil.tar").write_text("evil")
+    (tmp_path / "evil.team.yaml").write_text("team: beta")
+    notes = {one.upload.entry: one.notes for one in scan(tmp_path).uploads}
+    assert notes["beta.tar"] == ()
+    assert "says that it is beta's, as the name of beta.tar does" in notes["evil.tar"][0]
+
+
+def test_a_team_with_one_file_under_another_name_is_not(tmp_path: Path) -> None:
+    (tmp_path / "final-v2.tar").write_text("beta")
+    (tmp_path / "final-v2.team.yaml").write_text("team: beta")
+    assert [one.notes for one in scan(tmp_path).uploads] == [()]
