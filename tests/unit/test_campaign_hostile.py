@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.campaign.bases import check_bases
 from harness.campaign.content import Contents
 from harness.campaign.intake import Intake
+from harness.campaign.obtain import check_unchanged, check_untouched
+from harness.campaign.order import Source
 from harness.campaign.policy import Policy
 from harness.campaign.team_file import parse_team_file
+from harness.campaign.upload import UploadKind
 from harness.challenge.model import load_challenge
-from harness.errors import SubmissionError
+from harness.errors import BuildError, CampaignError, SubmissionError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -130,3 +136,73 @@ def test_a_team_with_one_file_under_another_name_is_not(tmp_path: Path) -> None:
     (tmp_path / "final-v2.tar").write_text("beta")
     (tmp_path / "final-v2.team.yaml").write_text("team: beta")
     assert [one.notes for one in scan(tmp_path).uploads] == [()]
+
+
+FOREIGN = {
+    "name": "FROM l2r-campaign/beta:0123456789ab",
+    "registry": "from docker.io/l2r-import/beta:0123456789ab AS x",
+    "ID": "FROM 1a5e",
+    "whole ID": "FROM sha256:1a5e9c9242f5",
+    "argument": "ARG A=l2r\nFROM ${A}-campaign/beta:0123456789ab",
+    "default": "FROM ${A:-l2r-campaign/beta}:0123456789ab",
+    "form that is not understood": "ARG A=x\nFROM ${A:+l2r-campaign/beta:0123456789ab}",
+    "two lines": "FROM \\\n# nothing\n  l2r-campaign/beta:0123456789ab",
+    "other escape": "# escape=`\nFROM `\nl2r-campaign/beta:0123456789ab",
+    "hidden behind a backtick": "FROM debian:12\nRUN echo `\nFROM l2r-campaign/beta:0123456789ab",
+    "copied": "FROM debian:12\nCOPY --from=l2r-import/beta:0123456789ab /weights /",
+    "copied, other flag first": "FROM debian:12\nCOPY --chown=0 --from=1a5e /weights /",
+    "mounted": "FROM debian:12\nRUN --mount=type=bind,from=l2r-import/beta:01,target=/x true",
+    "run": "FROM l2r_submission",
+}
+OWN = {
+    "public": "FROM python:3.11-slim",
+    "base": "ARG BASE_IMAGE=debian:12\nFROM ${BASE_IMAGE}",
+    "harness's base": "FROM l2r-base",
+    "own argument": "ARG TAG=3.11\nFROM python:${TAG}",
+    "stages": "FROM debian:12 AS cafe\nFROM cafe\nCOPY --from=0 /a /a\nCOPY --from=Cafe /b /b",
+}
+
+
+@pytest.mark.parametrize("text", FOREIGN.values(), ids=FOREIGN)
+def test_no_dockerfile_builds_on_another_teams_image(tmp_path: Path, text: str) -> None:
+    (tmp_path / "Dockerfile").write_text(text)
+    with pytest.raises(BuildError, match="another team's image"):
+        check_bases(tmp_path, "l2r-base")
+
+
+@pytest.mark.parametrize("text", OWN.values(), ids=OWN)
+def test_what_a_dockerfile_may_build_on(tmp_path: Path, text: str) -> None:
+    (tmp_path / "Dockerfile").write_text(text)
+    check_bases(tmp_path, "l2r-base")
+    check_bases(tmp_path, None)
+
+
+def test_an_upload_that_was_another_for_a_moment(tmp_path: Path) -> None:
+    path, aside = tmp_path / "evil.tar", tmp_path / "aside"
+    path.write_text("shown")
+    source = Source(
+        kind=UploadKind.ARCHIVE,
+        entry="evil.tar",
+        path=path,
+        sha256=f"sha256:{hashlib.sha256(b'shown').hexdigest()}",
+    )
+    stamp = check_unchanged(source)
+    check_untouched(source, stamp)
+    path.rename(aside)
+    path.write_text("used!")
+    aside.replace(path)
+    check_unchanged(source)
+    with pytest.raises(CampaignError, match="taken up"):
+        check_untouched(source, stamp)
+
+
+def test_a_pipe_in_the_place_of_an_upload_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "evil.tar")
+    source = Source(
+        kind=UploadKind.ARCHIVE,
+        entry="evil.tar",
+        path=tmp_path / "evil.tar",
+        sha256=f"sha256:{hashlib.sha256(b'shown').hexdigest()}",
+    )
+    with pytest.raises(CampaignError, match="taken up"):
+        check_unchanged(source)
