@@ -18,7 +18,8 @@ from harness.campaign.policy import Policy
 from harness.campaign.team_file import parse_team_file
 from harness.campaign.upload import UploadKind
 from harness.challenge.model import load_challenge
-from harness.errors import BuildError, CampaignError, SubmissionError
+from harness.cluster.parcel import Incoming, Manifest, PackedFile
+from harness.errors import BuildError, CampaignError, MachineError, SubmissionError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -206,3 +207,27 @@ def test_a_pipe_in_the_place_of_an_upload_is_not_waited_for(tmp_path: Path) -> N
     )
     with pytest.raises(CampaignError, match="taken up"):
         check_unchanged(source)
+
+
+EMPTY = f"sha256:{hashlib.sha256().hexdigest()}"
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("x" * 256, EMPTY),
+        ("a/" + "\u00e9" * 128, EMPTY),
+        ("\ud800", EMPTY),
+        ("../x", EMPTY),
+        ("/etc/x", EMPTY),
+        ("a", f"sha256:{'0' * 64}"),
+    ],
+    ids=["long", "long in bytes", "surrogate", "above", "absolute", "digest of nothing"],
+)
+def test_a_list_that_lies_is_the_machines_fault_and_leaves_nothing(
+    tmp_path: Path, name: str, digest: str
+) -> None:
+    manifest = Manifest(files=(PackedFile(name=name, size_bytes=0, sha256=digest),))
+    with pytest.raises(MachineError), Incoming(tmp_path / "team" / "run", manifest):
+        raise AssertionError("taken")
+    assert not list(tmp_path.glob("team/.incoming-*"))
