@@ -195,9 +195,9 @@ class _Attempt:
         ):
             self._tell("checking the fields")
             tasks = self._checked_data()
-            check_unchanged(order.source)
+            stamp = check_unchanged(order.source)
             self._run_dir = self._new_directory()
-            store_fields(order, tasks, self._run_dir)
+            store_fields(order, tasks, self._run_dir, stamp)
         self._run_dir.sync()
         return end_of_fields(self._run_dir)
 
