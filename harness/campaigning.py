@@ -313,7 +313,6 @@ def _site(
         data_dir=places.data,
         engine=engine,
         data_digest=contents.data_digest,
-        exclusive=campaign.policy.exclusive,
         image_limits=ImportLimits.of_size(campaign.policy.image_size_bytes),
         base_image=request.base_image,
         lock_patience_s=None if request.scheduler is None else _LOCK_PATIENCE_S,

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness import console
-from harness.campaign.policy import Exclusive
 from harness.cli_options import DataOption, EngineArgument, EngineOption
 from harness.errors import OptionError, OutputError
 
@@ -117,13 +116,6 @@ def run_a_worker(
             show_default=False,
         ),
     ] = None,
-    exclusive: Annotated[
-        Exclusive,
-        typer.Option(
-            "--exclusive",
-            help="What a timed run has for itself: this machine, or with --gpu that GPU of it.",
-        ),
-    ] = Exclusive.MACHINE,
     engine: EngineArgument = EngineOption.AUTO,
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
@@ -157,7 +149,6 @@ def run_a_worker(
         data_dir=data.resolve(),
         engine=chosen.info.name,
         place=place,
-        exclusive=exclusive,
     )
     bench = Bench(settings, finish_dead)
     facts = WorkerFacts(

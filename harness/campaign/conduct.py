@@ -363,6 +363,7 @@ class Conductor:
             challenge_text=campaign.challenge_text,
             changed_limits=campaign.changed_limits,
             calibration=campaign.calibration,
+            exclusive=self._policy.exclusive,
         )
 
     def _notice_once(self, text: str) -> None:

@@ -146,7 +146,7 @@ class _Attempt:
         order, site = self._order, self._site
         with site.lock.timed(
             f"a campaign's timed run, of {order.team}",
-            exclusive=site.exclusive,
+            exclusive=order.exclusive,
             gpu=order.gpu,
             patience_s=site.lock_patience_s,
             on_wait=self._tell,
@@ -176,7 +176,7 @@ class _Attempt:
         for name in engine.sweep():
             _log.warning("removed %s, left behind by a harness that was killed", name)
         left = engine.left_of(Owner.current())
-        if left and self._site.exclusive is Exclusive.MACHINE:
+        if left and self._order.exclusive is Exclusive.MACHINE:
             raise EngineError(
                 f"{', '.join(left)}: left behind by an earlier attempt, and could not be removed; "
                 "nothing is timed beside it"

@@ -41,7 +41,7 @@ pytestmark = pytest.mark.docker
 
 LINGERING = Behaviour(
     what="good, once it has begun",
-    program=f"sleep 6\n{EXACT.program}",
+    program=f"sleep 4\n{EXACT.program}",
     status=RunStatus.SUCCEEDED,
     reason="all 3 fields of the attempted tasks are valid",
     states=(FieldState.VALID,) * 3,
