@@ -181,12 +181,15 @@ def _cell(rows: list[TaskRow], task: str, doing: Doing | None, metrics: int | No
     row = next((one for one in rows if one.task == task), None)
     if row is None or row.verdict is None:
         return f"[dim]{_NONE}[/]"
-    mark = _MARK if row.lacking else ""
     shown = [
-        f"{'[dim]' + escape(harmless(name)) + '[/] ' if metrics is None else ''}{_number(value)}{mark}"
+        _name(name, metrics) + _number(value) + (_MARK if row.lacking else "")
         for name, value in list(row.metrics.items())[:metrics]
     ]
     return "  ".join([seconds(row.median_runtime_s), *shown])
+
+
+def _name(metric: str, metrics: int | None) -> str:
+    return f"[dim]{escape(harmless(metric))}[/] " if metrics is None else ""
 
 
 def _verdict(rows: list[TaskRow], doing: Doing | None) -> str:
