@@ -197,6 +197,7 @@ def _end(
         challenge=campaign.challenge,
         challenge_text=campaign.challenge_text,
         changed_limits=(),
+        exclusive=campaign.policy.exclusive,
         calibration=None,
     )
     if order is None:
