@@ -33,6 +33,7 @@ from harness.cli_recover import engines
 from harness.collect import check_writable
 from harness.console_campaign import CampaignView
 from harness.console_campaign_summary import show_campaign
+from harness.engine.absent import AbsentEngine
 from harness.engine.base import EngineName
 from harness.engine.choose import choose_engine
 from harness.engine.docker import DockerEngine
@@ -40,6 +41,7 @@ from harness.errors import (
     CampaignError,
     DataError,
     EngineMissing,
+    EngineUnreachable,
     ImageMissing,
     Interrupted,
     MachineBusy,
@@ -228,7 +230,13 @@ def _places(request: Request) -> _Places:
 
 
 def _engine(request: Request) -> Engine:
-    engine, notice = choose_engine(request.engine)
+    """Raises EngineMissing or EngineUnreachable where images are run here."""
+    try:
+        engine, notice = choose_engine(request.engine)
+    except (EngineMissing, EngineUnreachable) as error:
+        if request.scheduler is None:
+            raise
+        return AbsentEngine(error)
     if notice is not None:
         console.warn(notice)
     engine.check_isolation(request.isolation)
@@ -282,6 +290,7 @@ def _crew(
         return LocalCrew(site, view.progressed, breaks)
     require_extra()
     from harness.cluster.crew import DaskCrew  # noqa: PLC0415 - with an extra
+    from harness.cluster.errand import Patience  # noqa: PLC0415
     from harness.cluster.images import Images  # noqa: PLC0415
     from harness.cluster.security import scheduler_address, tls_of  # noqa: PLC0415
 
@@ -294,7 +303,8 @@ def _crew(
         campaign.folder.path / "images", limits=site.image_limits, base_image=request.base_image
     )
     address = scheduler_address(request.scheduler, tls)
-    return DaskCrew(address, tls, site.runs_dir, images=images, pause=pause)
+    patience = Patience(for_ever=campaign.watch)
+    return DaskCrew(address, tls, site.runs_dir, images=images, patience=patience, pause=pause)
 
 
 def _site(
@@ -311,7 +321,6 @@ def _site(
         data_dir=places.data,
         engine=engine,
         data_digest=contents.data_digest,
-        exclusive=campaign.policy.exclusive,
         image_limits=ImportLimits.of_size(campaign.policy.image_size_bytes),
         base_image=request.base_image,
         lock_patience_s=None if request.scheduler is None else _LOCK_PATIENCE_S,

@@ -128,6 +128,7 @@ def run(
     check_writable(submission, (str(task.field.folder) for task in rules.tasks))
     check_writable(runs, (LOCAL_SUBMISSION,))
     isolation = Isolation(read_only_root=read_only_root, runtime=runtime)
+    context.with_resource(_unless_a_campaign_has_the_machine())  # nothing is built beside one
     chosen, image = _engine_and_image(engine, source, base_image, isolation)
     for name in chosen.sweep():
         console.note(f"removed {name}, left behind by a harness that was killed")
@@ -146,8 +147,7 @@ def run(
         isolation=isolation,
         changed_limits=changed_limits,
     )
-    with _unless_a_campaign_has_the_machine():
-        ended, failure = _execute_times(plan, chosen, runs.resolve(), repeat, context.obj)
+    ended, failure = _execute_times(plan, chosen, runs.resolve(), repeat, context.obj)
     first, shown = ended[0], published(ended)
     accuracy = look_at_accuracy(plan, shown.record, shown.directory, truth)
     summary = None

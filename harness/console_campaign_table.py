@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
+from harness.campaign.order import Outcome
 from harness.campaign.rows import RowState
 from harness.console import seconds
 from harness.execute import Step
@@ -36,6 +37,13 @@ _STYLES = {
     RowState.ABSENT: "yellow",
     RowState.DROPPED: "dim",
 }
+_VERDICTS: dict[str, str] = {  # of attempts that are no run: as the lines of a log file have them
+    Outcome.FIELDS: "fields checked",
+    Outcome.SAME: "same image as before",
+    Outcome.FAILED: "not begun",
+}
+_MARK = "*"
+_MARKED = f"{_MARK} some pairs have no field: a mean over the others, not to be compared"
 _FIRST = (RowState.RUNNING, RowState.IMPORTING, RowState.GIVEN_UP, RowState.QUEUED)
 
 
@@ -101,8 +109,15 @@ def campaign_table(
         table.add_row(_team(name, rows, is_wide=is_wide), *cells, _verdict(rows, now.get(name)))
     left_out = len(by_team) - len([name for name in names if name in by_team])
     more = f"and {left_out} more; " if left_out else ""
-    table.caption = f"{more}{counts(status)}"
+    note = mark_of(status)
+    table.caption = "\n".join((f"{more}{counts(status)}", *([] if note is None else [note])))
     return table
+
+
+def mark_of(status: StatusRecord) -> str | None:
+    """What the mark beside some means says; None where there is none."""
+    is_marked = any(row.lacking and row.metrics for row in status.rows)
+    return _MARKED if is_marked else None
 
 
 def counts(status: StatusRecord) -> str:
@@ -115,7 +130,7 @@ def verdict_text(row: TaskRow) -> str:
     """How its published result ended, in words; empty where there is none."""
     if row.verdict is None:
         return ""
-    text = row.verdict.replace("_", " ")
+    text = _VERDICTS.get(row.verdict, row.verdict.replace("_", " "))
     if row.expected_fields and row.valid_fields != row.expected_fields:
         text += f", {row.valid_fields}/{row.expected_fields} fields"
     return text + (", suspect" if row.suspect else "")
@@ -167,10 +182,14 @@ def _cell(rows: list[TaskRow], task: str, doing: Doing | None, metrics: int | No
     if row is None or row.verdict is None:
         return f"[dim]{_NONE}[/]"
     shown = [
-        f"{'[dim]' + escape(harmless(name)) + '[/] ' if metrics is None else ''}{_number(value)}"
+        _name(name, metrics) + _number(value) + (_MARK if row.lacking else "")
         for name, value in list(row.metrics.items())[:metrics]
     ]
     return "  ".join([seconds(row.median_runtime_s), *shown])
+
+
+def _name(metric: str, metrics: int | None) -> str:
+    return f"[dim]{escape(harmless(metric))}[/] " if metrics is None else ""
 
 
 def _verdict(rows: list[TaskRow], doing: Doing | None) -> str:
@@ -185,7 +204,7 @@ def _verdict(rows: list[TaskRow], doing: Doing | None) -> str:
         is_good = row.verdict in {"succeeded", "fields"} and row.suspect is None
         style = "green" if is_good else "yellow"
     elif row.state is RowState.QUEUED:
-        text = f"queued{f' again, {text} before' if text else ''}"
+        text = f"queued again; before: {text}" if text else "queued"
     else:
         text = row.state.replace("_", " ") + (f", {text}" if text else "")
     return f"[{style}]{escape(harmless(text))}[/]"
