@@ -232,7 +232,7 @@ def _run_spec(
         environment=environment,
         cpuset=cpuset,
         isolation=plan.isolation,
-        gpu=plan.gpu,
+        gpus=plan.gpus,
     )
 
 

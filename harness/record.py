@@ -148,7 +148,7 @@ def make_record(
         cache=conditions.cache,
         machine=conditions.machine,
         machine_digest=conditions.machine.digest,
-        gpu=plan.gpu,
+        gpu=plan.gpus[0] if plan.gpus is not None and len(plan.gpus) == 1 else None,
         contamination=conditions.contamination,
         tasks=tuple(_task_record(found, pairs, timings, touched) for found in plan.tasks),
         pairs=pairs,

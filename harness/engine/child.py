@@ -68,7 +68,7 @@ def child_environment(spec: RunSpec, *, method: Path, home: Path, mark: str) -> 
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         **spec.environment,
-        **({} if spec.gpu is None else {"CUDA_VISIBLE_DEVICES": spec.gpu}),
+        **({} if spec.gpus is None else {"CUDA_VISIBLE_DEVICES": ",".join(spec.gpus)}),
         "HARNESS_DATA_DIR": str(data[0]),
         "HARNESS_OUTPUT_DIR": str(output[0]),
         "HARNESS_METHOD_DIR": str(method),

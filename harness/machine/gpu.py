@@ -55,6 +55,13 @@ def gpus() -> tuple[GpuRecord, ...]:
     return () if nvml is None else nvml.gpus()
 
 
+def why_no_gpus() -> str:
+    """Where there are none."""
+    if _nvml() is None:
+        return f"NVIDIA's driver is not installed ({_LIBRARY})"
+    return "NVIDIA's driver is installed and knows of none, or does not answer"
+
+
 def driver_version() -> str | None:
     nvml = _nvml()
     return None if nvml is None else nvml.driver_version()

@@ -89,7 +89,7 @@ class TestContainerArguments:
 
     def test_gpu_that_was_chosen_is_the_only_one(self) -> None:
         """Nothing that a challenge sets for its containers changes which."""
-        one = spec(gpu="GPU-1", environment={"NVIDIA_VISIBLE_DEVICES": "all", "A": "b"})
+        one = spec(gpus=("GPU-1",), environment={"NVIDIA_VISIBLE_DEVICES": "all", "A": "b"})
         found = container_arguments(one, name="l2r-x", owner=Owner.current())
         (request,) = found["device_requests"]
         assert request["DeviceIDs"] == ["GPU-1"]

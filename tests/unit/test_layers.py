@@ -17,6 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "challenge": {"errors"},
     "probe": {"errors"},
     "sampler": {"errors"},
+    "gpu_choice": {"errors", "machine"},
     "timing": {"challenge", "probe"},
     "gpu_figures": set(),
     "gpu_bounds": {"sampler"},
