@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from harness.challenge.model import Limits
     from harness.engine.image_facts import ImageFacts
     from harness.engine.owner import Owner
+    from harness.sampler.spec import Own
 
 
 NVIDIA_RUNTIME = "nvidia"  # the engine's name of what hands out GPUs
@@ -165,6 +166,9 @@ class Execution(Protocol):
     def scratch(self) -> ScratchUse | None:
         """What it wrote outside of its output folder; may take seconds. None when it cannot be
         told. Of one that has ended, what has a name and is there until it is removed."""
+
+    def own(self) -> Own | None:
+        """How its processes are told from others; None when it has not been started."""
 
     def is_alone(self) -> bool:
         """Is it certain that this engine keeps nothing of another submission that runs?"""
