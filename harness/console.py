@@ -134,7 +134,8 @@ def _plain(text: str) -> str:
     return escape("\n".join(map(harmless, text.split("\n"))))
 
 
-def show_plan(plan: Plan, info: EngineInfo, run_dir: RunDirectory) -> None:
+def show_plan(plan: Plan, info: EngineInfo, run_dir: RunDirectory, gpus: str) -> None:
+    """``gpus``: which the run is given, and why."""
     tasks = ", ".join(
         f"{found.task.name} ({len(found.pairs)} pair{'s' if len(found.pairs) != 1 else ''})"
         for found in plan.tasks
@@ -144,6 +145,7 @@ def show_plan(plan: Plan, info: EngineInfo, run_dir: RunDirectory) -> None:
         ("engine", f"{info.name} ({info.version})"),
         ("isolation", info.isolation),
         ("data", f"{relative(plan.data_dir)}: {tasks}, {plan.cache} cache"),
+        ("GPUs", gpus),
         ("limits", _limits(plan, info)),
         ("run", f"{relative(run_dir.path)}/"),
     )

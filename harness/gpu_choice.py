@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.errors import OptionError
+from harness.machine.gpu import gpus, why_no_gpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,8 +58,23 @@ def choose_gpus(
     return _chosen(found)
 
 
+def choose_here(asked: str, *, why_not: Callable[[], str | None]) -> GpuChoice:
+    """Of this machine's. Raises OptionError."""
+    return choose_gpus(
+        asked,
+        gpus(),
+        why_none_here=why_no_gpus,
+        why_not=why_not,
+        visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
+    )
+
+
 def one_gpu(
-    asked: str | None, there: Sequence[GpuRecord], *, why_not: Callable[[], str | None], option: str
+    asked: str | None,
+    there: Sequence[GpuRecord],
+    *,
+    why_not: Callable[[], str | None],
+    option: str = "--gpus",
 ) -> tuple[int, str] | None:
     """Index and UUID of the one that a campaign's place has; None for a place without. Raises
     OptionError."""

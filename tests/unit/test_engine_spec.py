@@ -101,6 +101,17 @@ class TestContainerArguments:
             "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
         }
 
+    def test_several_gpus_and_none(self) -> None:
+        owner = Owner.current()
+        found = container_arguments(spec(gpus=("GPU-1", "GPU-2")), name="l2r-x", owner=owner)
+        (request,) = found["device_requests"]
+        assert request["DeviceIDs"] == ["GPU-1", "GPU-2"]
+        assert found["environment"]["NVIDIA_VISIBLE_DEVICES"] == "GPU-1,GPU-2"
+        runtime = Isolation(runtime="nvidia")
+        found = container_arguments(spec(gpus=(), isolation=runtime), name="l2r-x", owner=owner)
+        assert "device_requests" not in found
+        assert found["environment"]["NVIDIA_VISIBLE_DEVICES"] == "void"
+
     def test_cpus(self) -> None:
         owner = Owner.current()
         kept_off = container_arguments(spec(cpuset=(0, 1, 2)), name="l2r-x", owner=owner)
