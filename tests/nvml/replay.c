@@ -10,7 +10,7 @@
      @PERIOD,VALUE        entries of VALUE, stamped at multiples of PERIOD us of the wall clock
      PID=BYTES,...        processes ("?" for hidden bytes); "none"
      !CODE                that error
-     hang | abort | segv  no answer ever; the process ends
+     hang | abort | segv  no answer ever; the process ends. NVML_REPLAY.worst is there then.
    and before each of them may be SECONDS~: a wait. What no line names answers NOT_SUPPORTED.
    Structures and codes are those of NVIDIA's nvml.h. */
 #include <stdint.h>
@@ -71,6 +71,14 @@ static void load(void) {
   fclose(file);
 }
 
+/* The file NVML_REPLAY.worst: now it comes. */
+static void leave_word(void) {
+  char name[LONG];
+  snprintf(name, sizeof name, "%s.worst", getenv("NVML_REPLAY"));
+  FILE *file = fopen(name, "w");
+  if (file) fclose(file);
+}
+
 /* The answer to this call, without its wait. A line that names the GPU counts before one for all. */
 static Code next_answer(const char *symbol, const Gpu *gpu, char *answer) {
   Line *found = NULL;
@@ -92,6 +100,7 @@ static Code next_answer(const char *symbol, const Gpu *gpu, char *answer) {
     nanosleep(&span, NULL);
     memmove(answer, wait + 1, strlen(wait));
   }
+  if (strchr("has", answer[0]) && answer[0]) leave_word();
   if (!strcmp(answer, "hang")) for (;;) pause();
   if (!strcmp(answer, "abort")) abort();
   if (!strcmp(answer, "segv")) *(volatile int *)0 = 1;
