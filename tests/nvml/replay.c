@@ -27,7 +27,7 @@
 #define INSUFFICIENT_SIZE 7
 #define KEPT 100 /* entries of utilisation */
 #define LINES 200
-#define LONG 1000
+#define LONG 40000
 
 typedef int Code;
 typedef struct { int number; char uuid[96], name[96]; } Gpu;
@@ -59,7 +59,7 @@ static void load(void) {
     if (text[0] == '#' || text[0] == '\n') continue;
     if (sscanf(text, "gpu %95s %95[^\n]", known->uuid, known->name) == 2) {
       known->number = gpu_count++;
-    } else if (sscanf(text, "%95s %7s %999[^\n]", line->symbol, gpu, line->answers) == 3) {
+    } else if (sscanf(text, "%95s %7s %39999[^\n]", line->symbol, gpu, line->answers) == 3) {
       line->gpu = gpu[0] == '*' ? -1 : atoi(gpu);
       line->calls = 0;
       line_count++;

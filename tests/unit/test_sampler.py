@@ -19,6 +19,7 @@ from harness.sampler.driver import COUNTERS
 from harness.sampler.spec import OwnContainer, OwnTree, SampleSpec
 from tests.conftest import lacks
 from tests.nvml.library import LIBRARY, UUIDS, build, compiler, replay
+from tests.nvml.record import as_replay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -431,6 +432,35 @@ def test_no_more_samples_than_it_may_take(made: Made) -> None:
         found = sampler.finish()
     assert len(found.samples) == 5
     assert found.problem == "more than 5 samples; the rest was left out"
+
+
+def test_a_recording_replayed_is_recorded_again(made: Made, library: Path) -> None:
+    """What ``tests.nvml.record`` keeps of a machine makes the library of the tests that machine."""
+    pid = f"{os.getpid()}=4096,{os.getppid()}=?"
+    changes = {
+        "nvmlDeviceGetPowerUsage": "70000 70000 71000 !999 72000 73000",
+        "nvmlDeviceGetComputeRunningProcesses": f"none none none {pid}",
+        "nvmlDeviceGetTotalEnergyConsumption": "!3",
+    }
+    with made.sampler(changes) as sampler:
+        made.wait_for_lines(9)
+        first = sampler.finish()
+    assert first.header is not None
+    recording = as_replay(first, first.header)
+    again = made.sampler()
+    (made.folder / "replay").write_text(recording)
+    made.file.unlink()
+    with again as sampler:
+        until(made.file.exists)
+        made.wait_for_lines(9)
+        second = sampler.finish()
+    assert second.header is not None
+    assert second.header.gpus[0] == first.header.gpus[0]
+    counters = set(COUNTERS) - {"busy"}  # stamped anew
+    for before, after in zip(first.samples[:7], second.samples[:7], strict=True):
+        assert {name: getattr(before, name) for name in counters} == {
+            name: getattr(after, name) for name in counters
+        }
 
 
 def test_what_it_does_not_understand_costs_nothing_else(made: Made) -> None:
