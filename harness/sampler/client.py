@@ -157,15 +157,16 @@ class Sampler:
 def _see_it_gone(
     process: subprocess.Popen[bytes], complaints: IO[bytes] | None, timeout_s: float
 ) -> str | None:
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            _close(pipe)
     try:
-        code = process.wait(timeout_s)
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                _close(pipe)
+        return _how_it_ended(process.wait(timeout_s), complaints)
     except subprocess.TimeoutExpired:
         process.kill()
-    else:
-        return _how_it_ended(code, complaints)
+    except BaseException:  # Ctrl-C
+        process.kill()
+        raise
     try:
         process.wait(_KILL_TIMEOUT_S)
     except subprocess.TimeoutExpired:  # it hangs in the driver, and is left to it

@@ -31,7 +31,8 @@ _PERMANENT = frozenset(
         pynvml.NVML_ERROR_NO_PERMISSION,
         pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
         pynvml.NVML_ERROR_INVALID_ARGUMENT,
-        25,  # NVML_ERROR_ARGUMENT_VERSION_MISMATCH; older bindings have no name for it
+        25,  # NVML_ERROR_ARGUMENT_VERSION_MISMATCH; older bindings have no names for these
+        26,  # NVML_ERROR_DEPRECATED
     }
 )
 _VGPU = 2  # NVML_GPU_VIRTUALIZATION_MODE_VGPU

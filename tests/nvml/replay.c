@@ -10,7 +10,7 @@
      @PERIOD,VALUE        entries of VALUE, stamped at multiples of PERIOD us of the wall clock
      PID=BYTES,...        processes ("?" for hidden bytes); "none"
      !CODE                that error
-     hang | abort | segv  no answer ever; the process ends
+     hang | abort | segv  no answer ever; the process ends. NVML_REPLAY.worst is there then.
    and before each of them may be SECONDS~: a wait. What no line names answers NOT_SUPPORTED.
    Structures and codes are those of NVIDIA's nvml.h. */
 #include <stdint.h>
@@ -27,7 +27,7 @@
 #define INSUFFICIENT_SIZE 7
 #define KEPT 100 /* entries of utilisation */
 #define LINES 200
-#define LONG 1000
+#define LONG 40000
 
 typedef int Code;
 typedef struct { int number; char uuid[96], name[96]; } Gpu;
@@ -59,7 +59,7 @@ static void load(void) {
     if (text[0] == '#' || text[0] == '\n') continue;
     if (sscanf(text, "gpu %95s %95[^\n]", known->uuid, known->name) == 2) {
       known->number = gpu_count++;
-    } else if (sscanf(text, "%95s %7s %999[^\n]", line->symbol, gpu, line->answers) == 3) {
+    } else if (sscanf(text, "%95s %7s %39999[^\n]", line->symbol, gpu, line->answers) == 3) {
       line->gpu = gpu[0] == '*' ? -1 : atoi(gpu);
       line->calls = 0;
       line_count++;
@@ -69,6 +69,14 @@ static void load(void) {
     if (line_count == LINES) abort();
   }
   fclose(file);
+}
+
+/* The file NVML_REPLAY.worst: now it comes. */
+static void leave_word(void) {
+  char name[LONG];
+  snprintf(name, sizeof name, "%s.worst", getenv("NVML_REPLAY"));
+  FILE *file = fopen(name, "w");
+  if (file) fclose(file);
 }
 
 /* The answer to this call, without its wait. A line that names the GPU counts before one for all. */
@@ -92,6 +100,7 @@ static Code next_answer(const char *symbol, const Gpu *gpu, char *answer) {
     nanosleep(&span, NULL);
     memmove(answer, wait + 1, strlen(wait));
   }
+  if (strchr("has", answer[0]) && answer[0]) leave_word();
   if (!strcmp(answer, "hang")) for (;;) pause();
   if (!strcmp(answer, "abort")) abort();
   if (!strcmp(answer, "segv")) *(volatile int *)0 = 1;
