@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.segment import Segment, Segments
 from rich.table import Table
 
+from harness import console_gpu
 from harness.challenge.field_file import FieldState
 from harness.challenge.model import Metric
 from harness.challenge.quantity import format_bytes
@@ -162,6 +163,8 @@ def show_result(
     out.print()
     show_table(pair_table(record, by_pair))
     show_field_problems(record)
+    for text in console_gpu.why_missing(record):
+        out.print(f"  [dim]{_plain(text)}[/]")
     for task in record.tasks:
         values = [value for pair, value in accuracy if pair.task == task.name]
         ended_well = record.exit_code == 0 and any(t.attempted for t in record.tasks)
@@ -233,6 +236,9 @@ def pair_table(record: RunRecord, accuracy: dict[str, PairAccuracy]) -> Table:
     table.add_column("pair", no_wrap=True)
     for name in ("runtime", "exclusive"):
         table.add_column(name, justify="right", no_wrap=True)
+    with_gpu = console_gpu.has_figures(record)
+    for name in console_gpu.COLUMNS if with_gpu else ():
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("field", no_wrap=True)
     if accuracy:
         table.add_column("zero field -> yours", no_wrap=True)
@@ -244,6 +250,7 @@ def pair_table(record: RunRecord, accuracy: dict[str, PairAccuracy]) -> Table:
             pair.key,
             seconds(pair.runtime_s),
             seconds(pair.exclusive_s),
+            *(console_gpu.pair_cells(pair) if with_gpu else ()),
             f"[{style}]{state}[/]",
         ]
         if accuracy:

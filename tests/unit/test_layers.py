@@ -119,6 +119,7 @@ TOP = {
     "cli_upload",
     "console",
     "console_campaign",
+    "console_gpu",
     "console_campaign_lines",
     "console_campaign_summary",
     "console_campaign_table",
