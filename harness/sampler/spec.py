@@ -18,7 +18,7 @@ PERIOD_NS = 50_000_000  # 20 looks a second: no counter of a GPU but its clocks 
 class SampleSpec:
     """``uuids``: the GPUs, or MIG instances, to look at. ``file``: where the samples go.
 
-    ``max_samples``: three and a half hours of one GPU at 20 looks a second, some 60 MB.
+    ``max_samples``: three and a half hours of one GPU at 20 looks a second, some 70 MB.
     """
 
     uuids: tuple[str, ...]

@@ -9,6 +9,7 @@ from harness.sampler.records import Busy
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_LONGEST_US = 1_500_000  # of an entry's time: NVIDIA documents at most 1 s
 _STEP_US = 2_000  # between two looks: a clock that is being slewed gains 0.5 ms a second at most
 
 
@@ -16,8 +17,9 @@ class StampedUse:
     """Each entry once. Of the time before the first look the last entry only: it says where that of
     the next one begins.
 
-    A wall clock that was set between two looks leaves the entries' stamps in doubt: those are left
-    out, and it goes on with the last of them as at the first look.
+    Entries are left out where the wall clock was set between two looks, which leaves their stamps
+    in doubt, and where so much time lies before them that the driver must have dropped others: it
+    keeps some hundred, of 16 s or more.
     """
 
     def __init__(self) -> None:
@@ -28,7 +30,7 @@ class StampedUse:
     def take(
         self, entries: Sequence[tuple[int, float]], *, wall_us: int, monotonic_ns: int
     ) -> tuple[Busy, ...] | None:
-        """``entries``: stamps of the wall clock in us, and percent. None when the clock was set."""
+        """``entries``: stamps of the wall clock in us, and percent. None: some were left out."""
         offset_us = monotonic_ns // 1000 - wall_us
         before_us, self._offset_us = self._offset_us, offset_us
         if before_us is not None and abs(offset_us - before_us) > _STEP_US:
@@ -38,6 +40,9 @@ class StampedUse:
         new = sorted(entry for entry in entries if self.seen_us < entry[0] <= wall_us)
         if not self.seen_us:
             new = new[-1:]
+        elif new and new[0][0] - self.seen_us > _LONGEST_US:
+            self.seen_us = new[-1][0]
+            return None
         found = []
         for stamp_us, percent in new:
             self.seen_us = stamp_us

@@ -193,6 +193,10 @@ Code nvmlDeviceGetName(Gpu *gpu, char *name, unsigned length) {
   return OK;
 }
 Code nvmlDeviceGetIndex(Gpu *gpu, unsigned *index) { *index = (unsigned)gpu->number; return OK; }
+Code nvmlDeviceGetDeviceHandleFromMigDeviceHandle(Gpu *instance, Gpu **whole) {
+  *whole = &gpus[0]; /* all instances are of the first GPU */
+  return strncmp(instance->uuid, "MIG-", 4) ? INVALID_ARGUMENT : OK;
+}
 Code nvmlDeviceGetMigMode(Gpu *gpu, unsigned *now, unsigned *next) {
   *next = 0;
   return small("nvmlDeviceGetMigMode", gpu, now);

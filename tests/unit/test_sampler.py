@@ -224,6 +224,33 @@ def test_reasons_name_mig_and_vgpu(made: Made, symbol: str, answer: str, hint: s
         assert sampler.header.gpus[0].absent == {"busy": f"Not Supported {hint}"}
 
 
+def test_a_mig_instance_has_the_index_of_its_gpu_and_its_own_memory(made: Made) -> None:
+    mig = "MIG-11111111-0000-0000-0000-000000000001"
+    whole = set(COUNTERS) - {"memory_used_bytes", "processes"}
+    symbols = [symbol for counter in sorted(whole) for symbol in SYMBOLS[counter]]
+    sampler = made.sampler(
+        {
+            **{f"{symbol} 3": INVALID for symbol in symbols},
+            "nvmlDeviceGetMemoryInfo_v2 3": "5000,40",
+            "nvmlDeviceGetMemoryInfo 3": "5000,60",
+            "nvmlDeviceGetPowerManagementLimit 3": NOT_SUPPORTED,
+        },
+        uuids=(mig,),
+    )
+    said = made.folder / "replay"
+    said.write_text(said.read_text() + f"gpu {mig} NVIDIA Example A MIG 1g.5gb\n")
+    with sampler:
+        made.wait_for_lines(3)
+        found = sampler.finish()
+    assert found.header is not None
+    [gpu] = found.header.gpus
+    assert (gpu.uuid, gpu.index, gpu.memory_bytes, gpu.power_limit_mw) == (mig, 0, 5000, None)
+    assert gpu.absent.keys() == whole
+    assert all("of the whole GPU only" in reason for reason in gpu.absent.values())
+    assert set(values(found.samples, "memory_used_bytes")) == {40}
+    assert set(values(found.samples, "processes")) == {()}
+
+
 @pytest.mark.parametrize("code", [999, 10, 16, 19])
 def test_what_fails_for_a_moment_is_none_that_time(made: Made, code: int) -> None:
     with made.sampler({"nvmlDeviceGetPowerUsage": f"5 5 !{code} 6"}) as sampler:
@@ -369,7 +396,7 @@ def test_crash_of_the_driver(made: Made, how: str, name: str) -> None:
 def test_looks_that_a_slow_driver_is_late_for_are_missed(made: Made) -> None:
     """And the next ones are where they would have been: k periods after the first."""
     with made.sampler({"nvmlDeviceGetTemperature": "0.035~50"}) as sampler:
-        made.wait_for_lines(6)
+        made.wait_for_lines(25)
         found = sampler.finish()
     assert found.problem is None
     assert found.end is not None

@@ -88,6 +88,18 @@ def test_entries_are_left_out_where_the_wall_clock_was_set(step_us: int) -> None
     assert found == (Busy(t_ns=monotonic_ns - 10_000, ratio=0.7),)
 
 
+def test_entries_are_left_out_where_the_driver_dropped_others() -> None:
+    """The time of the first would seem to be all that since the last one that was seen."""
+    use = StampedUse()
+    use.take([(WALL_US, 50.0)], wall_us=WALL_US, monotonic_ns=MONOTONIC_NS)
+    kept = [(WALL_US + 10_000_000 + look * 200_000, 60.0) for look in range(100)]
+    wall_us, monotonic_ns = WALL_US + 30_000_000, MONOTONIC_NS + 30_000_000_000
+    assert use.take(kept, wall_us=wall_us, monotonic_ns=monotonic_ns) is None
+    wall_us, monotonic_ns = wall_us + 50_000, monotonic_ns + 50_000_000
+    found = use.take([*kept, (wall_us, 70.0)], wall_us=wall_us, monotonic_ns=monotonic_ns)
+    assert found == (Busy(t_ns=monotonic_ns, ratio=0.7),)
+
+
 def test_a_clock_that_is_slewed_is_not_one_that_was_set() -> None:
     use = StampedUse()
     for look in range(100):  # 0.5 ms a second
