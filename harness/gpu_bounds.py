@@ -13,7 +13,7 @@ from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from harness.sampler.records import Busy, Sample
 
@@ -101,12 +101,9 @@ class BusyTime:
     far as there is room, or outside.
     """
 
-    def __init__(self, entries: Sequence[Busy]) -> None:
-        known = sorted({entry.t_ns: entry.ratio for entry in entries}.items())
-        self._steps = [
-            _Step(before, t_ns, min(1.0, max(0.0, ratio)))
-            for (before, _), (t_ns, ratio) in itertools.pairwise(known)
-        ]
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        steps = [step for entries in _chains(samples) for step in _steps(entries)]
+        self._steps = sorted(steps)
         self._ends = [step.end_ns for step in self._steps]
         self.step_ns = median(s.length_ns for s in self._steps) if self._steps else None
 
@@ -143,6 +140,25 @@ class BusyTime:
         untold_ns = span.end_ns - span.start_ns - told_ns
         found.unknown_ns += untold_ns
         found.add(untold_ns / 2, 0, untold_ns)
+
+
+def _chains(samples: Sequence[Sample]) -> Iterator[list[Busy]]:
+    """Entries of which each begins where the one before ended."""
+    chain: list[Busy] = []
+    for sample in samples:
+        if sample.busy is None:
+            yield chain
+            chain = []
+        else:
+            chain.extend(sample.busy)
+    yield chain
+
+
+def _steps(entries: Sequence[Busy]) -> Iterator[_Step]:
+    """Where the first entry begins is not known."""
+    for before, entry in itertools.pairwise(sorted(entries, key=lambda one: one.t_ns)):
+        if before.t_ns < entry.t_ns:
+            yield _Step(before.t_ns, entry.t_ns, min(1.0, max(0.0, entry.ratio)))
 
 
 class EnergyCounter:

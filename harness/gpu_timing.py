@@ -198,7 +198,7 @@ class _Series:
         self._looks = looks
         self._times = [look.t_ns for look in looks]
         self._period_ns = period_ns
-        self._busy = BusyTime([entry for look in looks for entry in look.busy or ()])
+        self._busy = BusyTime(looks)
         self._counter = EnergyCounter(looks)
         self._power = PowerIntegral(looks, gpu.power_limit_mw)
         self._cells = self._borders()

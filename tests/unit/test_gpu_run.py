@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PAIR_S = 0.4
+RUN = ("run", "--engine", "process", "--challenge", "tiny.yaml")
 WATTS, BUSY = 71.25, 0.73  # what the recording has
 PRINTING = f"""
 print("GPUs:", os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
@@ -52,20 +54,27 @@ def team(tmp_path: Path) -> Path:
 def run(
     team: Path, library: Path | None, *options: str, changes: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
-    if library is not None:
-        answers = team / "gpus.replay"
-        answers.write_text(replay(changes or {}))
-        environment |= {"NVML_REPLAY": str(answers), "LD_LIBRARY_PATH": str(library)}
-    command = ("run", "--engine", "process", "--challenge", "tiny.yaml", *options)
     return subprocess.run(
-        [sys.executable, "-m", "harness", *command],
+        command(*RUN, *options),
         cwd=team,
-        env=environment,
+        env=environment_of(team, library, changes or {}),
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def environment_of(team: Path, library: Path | None, changes: dict[str, str]) -> dict[str, str]:
+    environment = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
+    if library is not None:
+        answers = team / "gpus.replay"
+        answers.write_text(replay(changes))
+        environment |= {"NVML_REPLAY": str(answers), "LD_LIBRARY_PATH": str(library)}
+    return environment
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "harness", *arguments]
 
 
 def directory(team: Path) -> RunDirectory:
@@ -155,6 +164,32 @@ def test_a_driver_that_breaks_costs_figures_and_no_run(team: Path, library: Path
     last = figures_of(record)[-1]
     assert (last.busy_s, last.energy_j, last.peak_memory_bytes) == (None, None, None)
     assert last.absent["busy_s"].startswith("nothing was told for")
+
+
+def test_what_was_sampled_outlives_a_harness_that_is_killed(team: Path, library: Path) -> None:
+    """It is killed in the second pair, and another one finishes the run from what is there."""
+    write_method(team, f"if pair.fixed_id == 2: time.sleep(300)\n{SLEEPING.strip()}")
+    environment = environment_of(team, library, {})
+    with subprocess.Popen(
+        command(*RUN, "--gpus", "2"), cwd=team, env=environment, stderr=subprocess.DEVNULL
+    ) as process:
+        until_s = time.monotonic() + 30
+        while not list(team.glob("runs/local/*/output/task_01/disp_0001*")):
+            assert time.monotonic() < until_s
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.kill()
+    done = subprocess.run(
+        command("recover"), cwd=team, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    record = record_of(team)
+    assert record.gpu == UUIDS[2]
+    (figures,) = figures_of(record)
+    assert figures.busy_ratio == pytest.approx(BUSY)
+    assert figures.energy_j is not None
+    assert not directory(team).growing_samples.exists()
+    assert read_samples(directory(team).samples_path).samples
 
 
 def test_all_gpus_are_given_where_nobody_says(team: Path, library: Path) -> None:

@@ -55,6 +55,11 @@ class Simulated:
         ]
 
 
+def busy_time(entries: list[Busy]) -> BusyTime:
+    """As told at one look."""
+    return BusyTime([Sample(t_ns=entries[-1].t_ns, took_ns=0, gpu=0, busy=tuple(entries))])
+
+
 @st.composite
 def _steps(draw: st.DrawFn, *, shortest: int, longest: int, until: int = 4000) -> list[int]:
     """Times of something that happens now and then, in ns from -1 s to ``until`` ms."""
@@ -89,7 +94,7 @@ def _spans(cuts: list[int]) -> list[Span]:
 def test_the_true_busy_time_is_within_its_bounds(
     gpu: Simulated, ends: list[int], cuts: list[int]
 ) -> None:
-    series = BusyTime(gpu.entries(ends))
+    series = busy_time(gpu.entries(ends))
     for span in _spans(cuts):
         found = series.over([span])
         if isinstance(found, Bounded):
@@ -124,7 +129,7 @@ def test_sums_of_parts_are_the_sum_of_the_whole(
     """Where a part is too short to be told, all parts together are not."""
     looks = gpu.readings([t // 2 for t in ends], [t // 2 for t in ends])
     shown = [replace(look, t_ns=2 * look.t_ns) for look in looks]
-    for series in (BusyTime(gpu.entries(ends)), EnergyCounter(shown)):
+    for series in (busy_time(gpu.entries(ends)), EnergyCounter(shown)):
         whole = series.over([Span(0, 3 * S)])
         together = series.over(_spans(cuts))
         parts = [series.over([span]) for span in _spans(cuts)]
@@ -148,7 +153,7 @@ def test_figures_do_not_depend_on_when_the_clock_began(
     moved = [replace(one, t_ns=one.t_ns + shift) for one in samples]
     moved_entries = [replace(one, t_ns=one.t_ns + shift) for one in entries]
     here, there = Span(200 * MS, 2 * S), Span(200 * MS + shift, 2 * S + shift)
-    assert BusyTime(moved_entries).over([there]) == BusyTime(entries).over([here])
+    assert busy_time(moved_entries).over([there]) == busy_time(entries).over([here])
     first, second = EnergyCounter(samples).over([here]), EnergyCounter(moved).over([there])
     assert type(first) is type(second)
     if isinstance(first, Bounded) and isinstance(second, Bounded):
@@ -158,7 +163,7 @@ def test_figures_do_not_depend_on_when_the_clock_began(
 def test_a_busy_gpu_by_hand() -> None:
     """Entries every 100 ms, a kernel from 0.25 s to 1.25 s, a stretch from 0.2 s to 1.2 s."""
     gpu = Simulated(kernels=((250 * MS, 1250 * MS),))
-    series = BusyTime(gpu.entries([100 * MS * i for i in range(20)]))
+    series = busy_time(gpu.entries([100 * MS * i for i in range(20)]))
     found = series.over([Span(200 * MS, 1200 * MS)])
     assert isinstance(found, Bounded)
     assert found.value == pytest.approx(0.95)
@@ -167,7 +172,7 @@ def test_a_busy_gpu_by_hand() -> None:
 
 def test_a_stretch_that_cuts_entries_is_less_certain() -> None:
     gpu = Simulated(kernels=((250 * MS, 1250 * MS),))
-    series = BusyTime(gpu.entries([100 * MS * i for i in range(20)]))
+    series = busy_time(gpu.entries([100 * MS * i for i in range(20)]))
     found = series.over([Span(270 * MS, 1230 * MS)])
     assert isinstance(found, Bounded)
     # Each of the two that are cut was busy for 50 ms, and has 30 ms inside: all of them, or none.
@@ -180,7 +185,7 @@ def test_a_quick_pair_has_no_figures_and_a_reason(length_ms: int) -> None:
     gpu = Simulated(kernels=((0, 3 * S),))
     ends = [160 * MS * i for i in range(-10, 30)]
     span = Span(1010 * MS, (1010 + length_ms) * MS)
-    assert BusyTime(gpu.entries(ends)).over([span]) == (
+    assert busy_time(gpu.entries(ends)).over([span]) == (
         "too short for the counters of this GPU, which move every 160 ms"
     )
     assert EnergyCounter(gpu.readings(ends, ends)).over([span]) == (
@@ -192,9 +197,24 @@ def test_a_driver_that_hung_leaves_a_gap() -> None:
     """Of 3 s in 10 nothing is known: no number, whatever the driver says of them afterwards."""
     gpu = Simulated(kernels=((0, 10 * S),))
     ends = [100 * MS * i for i in range(100) if not 40 <= i < 70]
-    series = BusyTime(gpu.entries(ends))
+    series = busy_time(gpu.entries(ends))
     assert series.over([Span(3 * S, 8 * S)]) == "nothing was told for 3.1 s of it"
     assert isinstance(series.over([Span(S, 3 * S)]), Bounded)
+
+
+def test_where_an_entry_begins_is_not_known_after_a_look_that_told_none() -> None:
+    """The clock was set, say: the time up to the next entry but one is unknown, and bounded so."""
+    gpu = Simulated(kernels=((0, 10 * S),))
+    entries = gpu.entries([100 * MS * i for i in range(50)])
+    looks = [Sample(t_ns=e.t_ns, took_ns=0, gpu=0, busy=(e,)) for e in entries]
+    known = BusyTime(looks).over([Span(S, 3 * S)])
+    looks[20] = replace(looks[20], busy=None)
+    found = BusyTime(looks).over([Span(S, 3 * S)])
+    assert isinstance(known, Bounded)
+    assert isinstance(found, Bounded)
+    # Entries 20 and 21 are lost: half of 0.2 s is taken for busy.
+    assert found.uncertainty == pytest.approx(known.uncertainty + 0.1, abs=0.01)
+    assert found.value == pytest.approx(2 - 0.1)
 
 
 def test_an_energy_counter_survives_a_gap_within() -> None:
@@ -242,7 +262,7 @@ END = End(t_ns=12 * S, samples=1, missed=2, cpu_s=0.25, absent={})
 OWN, STRANGER = 100, 200
 
 
-def _look(gpu: Simulated, i: int, *, place: int = 0, **changes: object) -> Sample:
+def look_at(gpu: Simulated, i: int, *, place: int = 0, **changes: object) -> Sample:
     """Every 50 ms, of counters that move every 100 ms."""
     t_ns = 50 * MS * i
     step = t_ns // (100 * MS) * 100 * MS
@@ -279,7 +299,7 @@ GPU = Simulated(kernels=((2 * S, 3 * S), (5 * S, 7 * S)))
 
 
 def _timed(looks: list[Sample] | None = None, timings: tuple[PairTiming, ...] = PAIRS) -> GpuTiming:
-    looks = [_look(GPU, i) for i in range(-20, 240)] if looks is None else looks
+    looks = [look_at(GPU, i) for i in range(-20, 240)] if looks is None else looks
     return time_gpus(HEADER, looks, END, timings, RUN)
 
 
@@ -335,7 +355,7 @@ def test_throttling_counts_heat_and_brakes_and_not_idling_or_the_power_limit() -
     def events(i: int) -> int:
         return {20: 0x40, 21: POWER_BRAKE, 22: POWER_CAP, 23: 0x1, 24: 0x8}.get(i // 2, 0)
 
-    looks = [_look(GPU, i, events=events(i)) for i in range(-20, 240)]
+    looks = [look_at(GPU, i, events=events(i)) for i in range(-20, 240)]
     figures = _timed(looks).pairs["a"].gpus[0]
     assert figures.thermal_s == pytest.approx(0.075)  # half of its first look's time is before
     assert figures.power_brake_s == pytest.approx(0.2)  # as a slowdown of no other reason
@@ -346,7 +366,7 @@ def test_throttling_counts_heat_and_brakes_and_not_idling_or_the_power_limit() -
 def test_several_gpus_are_summed_and_kept_apart() -> None:
     header = replace(HEADER, gpus=(*HEADER.gpus, replace(HEADER.gpus[0], uuid="GPU-b")))
     idle = Simulated(kernels=())
-    looks = [look for i in range(-20, 240) for look in (_look(GPU, i), _look(idle, i, place=1))]
+    looks = [look for i in range(-20, 240) for look in (look_at(GPU, i), look_at(idle, i, place=1))]
     pair = time_gpus(header, looks, END, PAIRS, RUN).pairs["a"]
     assert [one.busy_ratio for one in pair.gpus] == pytest.approx([0.5, 0])
     assert [pair.busy_s, pair.busy_ratio] == pytest.approx([1, 0.25])
@@ -358,7 +378,7 @@ def test_a_gpu_without_a_counter_says_so_once() -> None:
     gone = {"busy": "MIG has none", "energy_mj": "Not Supported", "processes": "hidden"}
     header = replace(HEADER, gpus=(replace(HEADER.gpus[0], absent=gone),))
     looks = [
-        _look(GPU, i, busy=None, energy_mj=None, processes=None, power_mw=100_000)
+        look_at(GPU, i, busy=None, energy_mj=None, processes=None, power_mw=100_000)
         for i in range(-20, 240)
     ]
     timed = time_gpus(header, looks, END, (_pair("a", 1, 9),), RUN)
@@ -372,7 +392,9 @@ def test_a_gpu_without_a_counter_says_so_once() -> None:
 
 def test_a_process_of_unknown_owner_leaves_the_memory_open() -> None:
     unknown = (Process(pid=OWN, memory_bytes=500),)
-    figures = _timed([_look(GPU, i, processes=unknown) for i in range(-20, 240)]).pairs["a"].gpus[0]
+    figures = (
+        _timed([look_at(GPU, i, processes=unknown) for i in range(-20, 240)]).pairs["a"].gpus[0]
+    )
     assert figures.peak_memory_bytes is None
     assert "submission's" in figures.absent["peak_memory_bytes"]
     assert figures.device_peak_bytes == 1080
@@ -384,7 +406,7 @@ def test_foreign_processes_are_named_with_the_time_they_were_there() -> None:
         stranger = Process(pid=STRANGER, own=False, memory_bytes=70 + i)
         return (own, stranger) if 100 <= i < 120 else (own,)
 
-    looks = [_look(GPU, i, processes=processes(i)) for i in range(-20, 240)]
+    looks = [look_at(GPU, i, processes=processes(i)) for i in range(-20, 240)]
     timed = _timed(looks)
     (found,) = timed.record.foreign
     assert (found.pid, found.gpu, found.memory_bytes) == (STRANGER, 0, 189)
@@ -393,7 +415,7 @@ def test_foreign_processes_are_named_with_the_time_they_were_there() -> None:
 
 
 def test_a_sampler_that_died_leaves_what_it_saw() -> None:
-    looks = [_look(GPU, i) for i in range(-20, 100)]  # until 5 s
+    looks = [look_at(GPU, i) for i in range(-20, 100)]  # until 5 s
     timed = time_gpus(HEADER, looks, None, PAIRS, RUN, problem="it died")
     assert timed.pairs["a"].busy_ratio == pytest.approx(0.5)
     lost: GpuStretch = timed.pairs["b"]
