@@ -180,6 +180,17 @@ def test_a_stretch_that_cuts_entries_is_less_certain() -> None:
     assert 0.03 < found.uncertainty < 0.06
 
 
+def test_the_idle_part_of_a_busy_entry_may_be_what_is_inside() -> None:
+    """All busy but for 10 ms, which are within the 30 ms that the stretch has of that entry."""
+    gpu = Simulated(kernels=((0, 500 * MS), (510 * MS, 2 * S)))
+    found = busy_time(gpu.entries([100 * MS * i for i in range(20)])).over(
+        [Span(200 * MS, 530 * MS)]
+    )
+    assert isinstance(found, Bounded)
+    assert found.value == pytest.approx(0.327)
+    assert found.value - found.uncertainty <= 0.320
+
+
 @pytest.mark.parametrize("length_ms", [40, 150, 290])
 def test_a_quick_pair_has_no_figures_and_a_reason(length_ms: int) -> None:
     gpu = Simulated(kernels=((0, 3 * S),))
