@@ -11,7 +11,7 @@ from harness.campaign.requests import Asked, Request, ask, is_running, known_tea
 from harness.campaign.rows import campaign_status
 from harness.campaign.setting import read_setting
 from harness.campaign.state import replay
-from harness.console_campaign_summary import show_attempts, show_campaign
+from harness.console_campaign_summary import out_option, show_attempts, show_campaign
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,8 @@ def show_status(runs: Path, *, as_json: bool, all_attempts: bool) -> None:
     if as_json:
         console.out.file.write(status.model_dump_json(indent=1, by_alias=True) + "\n")
         return
-    show_campaign(status, setting.tasks, runs)
+    goes_on = is_running(folder)
+    show_campaign(status, setting.tasks, runs, goes_on=goes_on, is_asked=True)
     if all_attempts:
         show_attempts(state, runs)
 
@@ -34,20 +35,21 @@ def ask_retry(team: str, runs: Path) -> None:
     folder = CampaignFolder(runs)
     known_team(folder, team)
     ask(folder, Request(asked=Asked.RETRY, team=team))
-    console.note(f"{team}: its latest upload will be run once more, {_when(folder)}")
+    console.note(f"{team}: its latest upload will be run once more: taken up {_when(folder)}")
 
 
 def ask_drop(team: str, reason: str | None, runs: Path) -> None:
     folder = CampaignFolder(runs)
     known_team(folder, team)
     ask(folder, Request(asked=Asked.DROP, team=team, reason=reason))
+    option = out_option(runs)
     console.note(
-        f"{team}: nothing of it is run any more, {_when(folder)}; what there is stays, and "
-        f"`harness retry {team}` takes it back"
+        f"{team}: nothing more of it will be run: taken up {_when(folder)}; what there is stays, "
+        f"and `harness retry {team}{option}` takes it back"
     )
 
 
 def _when(folder: CampaignFolder) -> str:
     if is_running(folder):
-        return "as soon as the campaign that goes on has ended the run under way"
-    return "once `harness campaign` is started again"
+        return "as soon as the run under way has ended"
+    return "when `harness campaign` is started again"

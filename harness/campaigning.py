@@ -301,6 +301,7 @@ def _crew(
         return LocalCrew(site, view.progressed, breaks)
     require_extra()
     from harness.cluster.crew import DaskCrew  # noqa: PLC0415 - with an extra
+    from harness.cluster.errand import Patience  # noqa: PLC0415
     from harness.cluster.images import Images  # noqa: PLC0415
     from harness.cluster.security import scheduler_address, tls_of  # noqa: PLC0415
 
@@ -313,7 +314,8 @@ def _crew(
         campaign.folder.path / "images", limits=site.image_limits, base_image=request.base_image
     )
     address = scheduler_address(request.scheduler, tls)
-    return DaskCrew(address, tls, site.runs_dir, images=images, pause=pause)
+    patience = Patience(for_ever=campaign.watch)
+    return DaskCrew(address, tls, site.runs_dir, images=images, patience=patience, pause=pause)
 
 
 def _site(
@@ -335,7 +337,6 @@ def _site(
         data_dir=places.data,
         engine=engine,
         data_digest=contents.data_digest,
-        exclusive=campaign.policy.exclusive,
         image_limits=ImportLimits.of_size(campaign.policy.image_size_bytes),
         base_image=request.base_image,
         lock_patience_s=None if request.scheduler is None else _LOCK_PATIENCE_S,

@@ -95,7 +95,7 @@ def campaign(
     """Run every team's upload, check and score it, and lose nothing: the same command goes on.
 
     Does what is outstanding and no more. Exit code 0: nothing is left for the organiser to mend;
-    10-15, 30-35 and 46: the worst of what is; 130: it was interrupted (docs/campaigns.md).
+    10-15, 29-36 and 46: the worst of what is; 130: it was interrupted (docs/campaigns.md).
     """
     from harness.campaigning import Request, run_campaign  # noqa: PLC0415
     from harness.engine.base import Isolation  # noqa: PLC0415

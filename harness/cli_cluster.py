@@ -11,13 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness import console
-from harness.campaign.policy import Exclusive
-from harness.cli_options import (
-    DataOption,
-    EngineArgument,
-    EngineOption,
-    PlaceGpuOption,
-)
+from harness.cli_options import DataOption, EngineArgument, EngineOption, PlaceGpuOption
 from harness.errors import OptionError, OutputError
 
 if TYPE_CHECKING:
@@ -119,13 +113,6 @@ def run_a_worker(
             show_default=False,
         ),
     ] = None,
-    exclusive: Annotated[
-        Exclusive,
-        typer.Option(
-            "--exclusive",
-            help="What a timed run has for itself: this machine, or with --gpus that GPU of it.",
-        ),
-    ] = Exclusive.MACHINE,
     engine: EngineArgument = EngineOption.AUTO,
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
@@ -159,7 +146,6 @@ def run_a_worker(
         data_dir=data.resolve(),
         engine=chosen.info.name,
         place=place,
-        exclusive=exclusive,
     )
     bench = Bench(settings, finish_dead)
     facts = WorkerFacts(

@@ -130,6 +130,7 @@ def run(
     check_writable(submission, (str(task.field.folder) for task in rules.tasks))
     check_writable(runs, (LOCAL_SUBMISSION,))
     isolation = Isolation(read_only_root=read_only_root, runtime=runtime)
+    context.with_resource(_unless_a_campaign_has_the_machine())  # nothing is built beside one
     chosen, image = _engine_and_image(engine, source, base_image, isolation)
     given = gpu_choice.choose_here(gpus, why_not=chosen.why_no_gpus)
     for name in chosen.sweep():
@@ -150,10 +151,7 @@ def run(
         changed_limits=changed_limits,
         gpus=given.uuids,
     )
-    with _unless_a_campaign_has_the_machine():
-        ended, failure = _execute_times(
-            plan, given.text, chosen, runs.resolve(), repeat, context.obj
-        )
+    ended, failure = _execute_times(plan, given.text, chosen, runs.resolve(), repeat, context.obj)
     first, shown = ended[0], published(ended)
     accuracy = look_at_accuracy(plan, shown.record, shown.directory, truth)
     summary = None

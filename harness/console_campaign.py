@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from harness import console
+from harness.campaign.events import AttemptEnded, Scored
 from harness.console_campaign_lines import line_of, progress_line, scoring_line
 from harness.console_campaign_table import Doing, campaign_table
 from harness.execute import Step
@@ -68,9 +69,8 @@ class CampaignView(AbstractContextManager["CampaignView"]):
 
     def happened(self, line: Line, state: CampaignState) -> None:
         self._waits = None
-        for key in tuple(self._doing):
-            if state.attempts[key].end is not None and state.attempts[key].scored is not None:
-                del self._doing[key]
+        if isinstance(line.event, AttemptEnded | Scored):  # what is scored comes back with that
+            self._doing.pop((line.event.team, line.event.run_id), None)
         for attempt in state.under_way():
             self._doing.setdefault(attempt.key, Doing(since_s=time.monotonic()))
         if (text := line_of(line, state)) is not None:
@@ -90,6 +90,9 @@ class CampaignView(AbstractContextManager["CampaignView"]):
             self._say(text)
 
     def scoring(self, team: str, run_id: str) -> None:
+        known = self._doing.get((team, run_id))
+        if known is not None and known.what == "scoring":  # once more: the machine was not free
+            return
         self._doing[team, run_id] = Doing(since_s=time.monotonic(), what="scoring")
         if not self._is_live:
             self._say(scoring_line(team, run_id))

@@ -22,6 +22,7 @@ from harness.campaign.upload import CALIBRATION
 from harness.console import seconds
 from harness.errors import Blame
 from harness.execute import Step
+from harness.store import RunStatus
 from harness.text import harmless_line
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def line_of(line: Line, state: CampaignState) -> str | None:
             who, what = event.team, _started(event)
         case AttemptEnded():
             who, what = event.team, ended(event.end)
+            if (doubt := state.attempts[event.team, event.run_id].doubt) is not None:
+                what += f"; suspect: {doubt}"
         case Suspected():
             who, what = event.team, f"{event.run_id} suspect: {event.reason}"
         case Scored():
@@ -104,7 +107,9 @@ def ended(end: JobEnd) -> str:
             what = "never started"
         case _:
             assert_never(end.outcome)
-    parts = [f"{what}: {_short(end.reason)}"]
+    is_whole = end.expected_fields is not None and end.valid_fields == end.expected_fields
+    is_plain = is_whole and (end.status == RunStatus.SUCCEEDED or end.outcome is Outcome.FIELDS)
+    parts = [what if is_plain else f"{what}: {_short(end.reason)}"]
     if end.expected_fields is not None:
         parts.append(f"{end.valid_fields}/{end.expected_fields} fields")
     if end.runtimes_s:

@@ -15,7 +15,7 @@ from harness.store import RunStatus
 from harness.text import harmless, harmless_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from harness.campaign.rows import StatusRecord, TaskRow
@@ -25,8 +25,16 @@ _MAX_REASON = 300  # characters
 _MAX_LISTED = 50
 
 
-def show_campaign(status: StatusRecord, tasks: Sequence[str], runs_dir: Path) -> None:
-    """To stdout, with a row for every team."""
+def show_campaign(
+    status: StatusRecord,
+    tasks: Sequence[str],
+    runs_dir: Path,
+    *,
+    goes_on: bool = False,
+    is_asked: bool = False,
+) -> None:
+    """To stdout, with a row for every team. ``goes_on``: while the campaign does; ``is_asked``: by
+    `harness status`, which need not be told of then."""
     out = console.out
     out.print(f"\n[bold]{escape(harmless(status.title or 'Campaign'))}[/]: {counts(status)}")
     table = campaign_table(status, tasks, width=out.width)
@@ -34,14 +42,21 @@ def show_campaign(status: StatusRecord, tasks: Sequence[str], runs_dir: Path) ->
     console.show_table(table)
     teams = [next(rows) for _, rows in groupby(status.rows, key=lambda row: row.team)]
     _list("for you to mend", map(_yours, filter(_is_yours, teams)), "red")
-    _list("still to be run", map(_waits, (one for one in teams if _is_waiting(one))), "yellow")
+    waiting = sorted(filter(_is_waiting, teams), key=_turn_of(status))
+    _list("still to be run", (_waits(one, goes_on=goes_on) for one in waiting), "yellow")
     _list("the teams' own", map(_theirs, filter(_is_theirs, teams)), "bold")
     _list("not taken", (f"{one.entry}: {one.reason}" for one in status.rejected), "bold")
     _list("dropped", (_dropped(one) for one in teams if one.state is RowState.DROPPED), "bold")
-    doubts = (f"{one.team}: suspect: {one.suspect}" for one in teams if one.suspect)
+    doubts = _doubts(status.rows)
     _list("before runtimes are compared", [*status.warnings, *doubts], "yellow")
     _list("asked for, and not yet taken up", status.requests, "bold")
-    _show_next(teams, runs_dir)
+    _show_next(teams, runs_dir, is_asked=is_asked)
+
+
+def out_option(runs_dir: Path) -> str:
+    """What `harness status`, `retry` and `drop` need to be told of it, a blank first."""
+    where = console.relative(runs_dir)
+    return "" if where == "runs" else f" --out {shlex.quote(where)}"
 
 
 def show_attempts(state: CampaignState, runs_dir: Path) -> None:
@@ -82,15 +97,28 @@ def _is_explained(row: TaskRow) -> bool:
     return row.verdict in {*RunStatus} - {RunStatus.SUCCEEDED} and row.run_id is not None
 
 
+def _turn_of(status: StatusRecord) -> Callable[[TaskRow], int]:
+    """What is under way, then what is to be run, in that order, then what is not in the folder."""
+    order = [one.team for one in status.outstanding]
+
+    def turn(row: TaskRow) -> int:
+        if row.state in {RowState.RUNNING, RowState.IMPORTING}:
+            return -1
+        is_queued = row.state is RowState.QUEUED and row.team in order
+        return order.index(row.team) if is_queued else len(order)
+
+    return turn
+
+
 def _yours(row: TaskRow) -> str:
     return f"{row.team}: {'; '.join(row.notes) or row.reason}"
 
 
-def _waits(row: TaskRow) -> str:
+def _waits(row: TaskRow, *, goes_on: bool) -> str:
     state = {
         RowState.ABSENT: "its upload is not in the submissions folder any more",
         RowState.QUEUED: "queued",
-    }.get(row.state, "was under way")
+    }.get(row.state, "under way" if goes_on else "was under way")
     return f"{row.team}: {'; '.join((state, *row.notes))}"
 
 
@@ -100,6 +128,17 @@ def _theirs(row: TaskRow) -> str:
 
 def _dropped(row: TaskRow) -> str:
     return f"{row.team}: {'; '.join(row.notes)}"
+
+
+def _doubts(rows: Iterable[TaskRow]) -> list[str]:
+    """One line a reason: a machine that drifts is one thing to know, however many ran on it."""
+    teams: dict[str, list[str]] = {}
+    for row in rows:
+        if row.suspect is not None and row.median_runtime_s is not None:
+            named = teams.setdefault(row.suspect, [])
+            if row.team not in named:
+                named.append(row.team)
+    return [f"{', '.join(named)}: suspect: {reason}" for reason, named in teams.items()]
 
 
 def _list(title: str, lines: Iterable[str], style: str) -> None:
@@ -114,15 +153,16 @@ def _list(title: str, lines: Iterable[str], style: str) -> None:
         console.out.print(f"  and {len(found) - _MAX_LISTED} more: `harness status --json`")
 
 
-def _show_next(teams: Sequence[TaskRow], runs_dir: Path) -> None:
-    where = shlex.quote(console.relative(runs_dir))
-    option = "" if where == "runs" else f" --out {where}"
-    lines = [f"harness status{option}"]
-    bad = next((one for one in teams if _is_explained(one)), None)
+def _show_next(teams: Sequence[TaskRow], runs_dir: Path, *, is_asked: bool) -> None:
+    where, option = shlex.quote(console.relative(runs_dir)), out_option(runs_dir)
+    lines = [] if is_asked else [f"harness status{option}"]
+    ended = [one for one in teams if _is_explained(one)]
+    bad = next((one for one in ended if _is_yours(one) or _is_theirs(one)), None)
     if bad is not None:
         lines.append(f"harness show {where}/{bad.team}/{bad.run_id}")
     if (again := next(filter(_is_yours, teams), None)) is not None:
         lines.append(f"harness retry {again.team}{option}")
-    console.out.print()
+    if lines:
+        console.out.print()
     for line in lines:
         console.out.print(f"  next    {escape(harmless(line))}", soft_wrap=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
+from harness.campaign.order import Outcome
 from harness.campaign.rows import RowState
 from harness.console import seconds
 from harness.execute import Step
@@ -35,6 +36,11 @@ _STYLES = {
     RowState.QUEUED: "dim",
     RowState.ABSENT: "yellow",
     RowState.DROPPED: "dim",
+}
+_VERDICTS: dict[str, str] = {  # of attempts that are no run: as the lines of a log file have them
+    Outcome.FIELDS: "fields checked",
+    Outcome.SAME: "same image as before",
+    Outcome.FAILED: "not begun",
 }
 _FIRST = (RowState.RUNNING, RowState.IMPORTING, RowState.GIVEN_UP, RowState.QUEUED)
 
@@ -115,7 +121,7 @@ def verdict_text(row: TaskRow) -> str:
     """How its published result ended, in words; empty where there is none."""
     if row.verdict is None:
         return ""
-    text = row.verdict.replace("_", " ")
+    text = _VERDICTS.get(row.verdict, row.verdict.replace("_", " "))
     if row.expected_fields and row.valid_fields != row.expected_fields:
         text += f", {row.valid_fields}/{row.expected_fields} fields"
     return text + (", suspect" if row.suspect else "")
@@ -185,7 +191,7 @@ def _verdict(rows: list[TaskRow], doing: Doing | None) -> str:
         is_good = row.verdict in {"succeeded", "fields"} and row.suspect is None
         style = "green" if is_good else "yellow"
     elif row.state is RowState.QUEUED:
-        text = f"queued{f' again, {text} before' if text else ''}"
+        text = f"queued again; before: {text}" if text else "queued"
     else:
         text = row.state.replace("_", " ") + (f", {text}" if text else "")
     return f"[{style}]{escape(harmless(text))}[/]"

@@ -6,6 +6,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness.campaign.entry_name import slug
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -38,6 +40,23 @@ def rivals_of(claims: Iterable[Claim]) -> dict[str, list[str]]:
         for team, found in undeclared.items()
         if len({one.stem for one in found}) > 1
     }
+
+
+def namesakes_of(claims: Iterable[Claim]) -> dict[str, list[str]]:
+    """Entries that have a team's own name, by team: whoever says under another name that an upload
+    is that team's may be somebody else."""
+    found: dict[str, list[Candidate]] = defaultdict(list)
+    for claim in claims:
+        if is_namesake(claim):
+            found[claim.team].append(claim.candidate)
+    return {team: _named(candidates) for team, candidates in found.items()}
+
+
+def is_namesake(claim: Claim) -> bool:
+    try:
+        return slug(claim.candidate.stem) == claim.team
+    except ValueError:
+        return False
 
 
 def _named(candidates: list[Candidate]) -> list[str]:

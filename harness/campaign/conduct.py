@@ -219,7 +219,7 @@ class Conductor:
     def _tell_what_is_run_again(self) -> None:
         for one in decide.outstanding(self._state, self._policy):
             if one.number > 1:
-                self._view.noticed(f"{one.upload.team} is run again: {one.why}")
+                self._view.noticed(f"{one.upload.team:<14} is run again: {one.why}")
 
     def _give_work(self) -> None:
         self._stop_if_asked()
@@ -363,6 +363,7 @@ class Conductor:
             challenge_text=campaign.challenge_text,
             changed_limits=campaign.changed_limits,
             calibration=campaign.calibration,
+            exclusive=self._policy.exclusive,
         )
 
     def _notice_once(self, text: str) -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from harness import __version__
-from harness.campaign.obtain import path_of
+from harness.campaign.obtain import check_untouched, path_of
 from harness.challenge.field_file import FieldState
 from harness.check.archive import open_archive_source
 from harness.check.check import check_fields
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import PurePosixPath
 
     from harness.campaign.order import JobOrder
+    from harness.campaign.tree import Stamp
     from harness.challenge.pairs import Pair, TaskPairs
     from harness.check.findings import Finding
     from harness.check.names import Matched
@@ -37,12 +38,12 @@ _MAX_TEXT = 500
 
 
 def store_fields(
-    order: JobOrder, tasks: Sequence[TaskPairs], run_dir: RunDirectory
+    order: JobOrder, tasks: Sequence[TaskPairs], run_dir: RunDirectory, stamp: Stamp
 ) -> FieldsRecord:
-    """Copy, validate and record them. Heavy work.
+    """Copy, validate and record them. Heavy work. ``stamp``: of the zip that was taken up.
 
     Raises FieldError for a zip that cannot be read at all, DataError where there is no such file,
-    OutputError where there is no room.
+    OutputError where there is no room, CampaignError for one that changed meanwhile.
     """
     path = path_of(order.source)
     try:
@@ -61,6 +62,7 @@ def store_fields(
             n_bytes = path.stat().st_size
     except OSError as error:
         raise OutputError(f"{error.filename or run_dir.path}: {error.strerror}") from error
+    check_untouched(order.source, stamp)
     record = FieldsRecord(
         harness_version=__version__,
         submission=order.team,

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from harness.campaign.claim import MAX_NAMED, Claim, rivals_of
+from harness.campaign.claim import MAX_NAMED, Claim, is_namesake, namesakes_of, rivals_of
 from harness.campaign.entry_name import slug
 from harness.campaign.events import UploadRejected
 from harness.campaign.listing import Candidate, list_entries
@@ -33,7 +33,7 @@ from harness.errors import SubmissionError
 from harness.text import harmless_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from harness.campaign.content import Contents
     from harness.campaign.policy import Policy
@@ -145,9 +145,10 @@ class Intake:
         moment = _Moment(watching=watching, now_s=now_s, may_read=may_read)
         found = _Found()
         claims = self._claims(listing.candidates, moment, found)
-        rivals = rivals_of(claims)
+        rivals, namesakes = rivals_of(claims), namesakes_of(claims)
         for claim in claims:
-            self._take(claim, rivals, moment, found)
+            strangers = () if is_namesake(claim) else namesakes.get(claim.team, ())
+            self._take(claim, rivals, strangers, moment, found)
         self._take_named_images(moment, found)
         self._contents.save()
         return found.as_scan()
@@ -225,7 +226,12 @@ class Intake:
         return self._contents.known(self._root / candidate.name, stamp)
 
     def _take(
-        self, claim: Claim, rivals: dict[str, list[str]], moment: _Moment, found: _Found
+        self,
+        claim: Claim,
+        rivals: dict[str, list[str]],
+        namesakes: Sequence[str],
+        moment: _Moment,
+        found: _Found,
     ) -> None:
         candidate = claim.candidate
         try:
@@ -239,6 +245,9 @@ class Intake:
             notes = claim.said.notes
             if claim.said.image is not None and candidate.kind is not UploadKind.IMAGE:
                 notes = (*notes, "image: left out, since there is a file")
+            if namesakes:
+                said = f"its team file says that it is {claim.team}'s, as the name of"
+                notes = (*notes, f"{said} {', '.join(namesakes)} does: is it?")
             found.uploads.append(self._arrived(upload, claim.said.info, notes))
 
     def _check(self, claim: Claim, rivals: dict[str, list[str]], moment: _Moment) -> None:

@@ -19,7 +19,6 @@ from harness.campaign.ends import (
     end_of_run,
     shortened,
 )
-from harness.campaign.hand_in import store_fields
 from harness.campaign.idle_gpu import require_idle
 from harness.campaign.obtain import BuildTail, check_unchanged, obtain
 from harness.campaign.order import AttemptKind, JobEnd, Outcome
@@ -148,7 +147,7 @@ class _Attempt:
         order, site = self._order, self._site
         with site.lock.timed(
             f"a campaign's timed run, of {order.team}",
-            exclusive=site.exclusive,
+            exclusive=order.exclusive,
             gpu=order.gpu,
             patience_s=site.lock_patience_s,
             on_wait=self._tell,
@@ -178,13 +177,17 @@ class _Attempt:
         for name in engine.sweep():
             _log.warning("removed %s, left behind by a harness that was killed", name)
         left = engine.left_of(Owner.current())
-        if left and self._site.exclusive is Exclusive.MACHINE:
+        if left and self._order.exclusive is Exclusive.MACHINE:
             raise EngineError(
                 f"{', '.join(left)}: left behind by an earlier attempt, and could not be removed; "
                 "nothing is timed beside it"
             )
 
     def _store_fields(self) -> JobEnd:
+        # For zips alone: it checks fields with SciPy, which takes as long to import as all else of
+        # an attempt's process on a cluster.
+        from harness.campaign.hand_in import store_fields  # noqa: PLC0415
+
         order, site = self._order, self._site
         with site.lock.heavy(
             f"checking the fields of {order.team}",
@@ -193,9 +196,9 @@ class _Attempt:
         ):
             self._tell("checking the fields")
             tasks = self._checked_data()
-            check_unchanged(order.source)
+            stamp = check_unchanged(order.source)
             self._run_dir = self._new_directory()
-            store_fields(order, tasks, self._run_dir)
+            store_fields(order, tasks, self._run_dir, stamp)
         self._run_dir.sync()
         return end_of_fields(self._run_dir)
 

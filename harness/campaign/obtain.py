@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from typing import TYPE_CHECKING, assert_never
 
-from harness.campaign.upload import UploadKind
+from harness.campaign.bases import check_bases
+from harness.campaign.tree import Stamp
+from harness.campaign.upload import CALIBRATION, UploadKind
 from harness.engine.base import Image
 from harness.engine.docker import DockerEngine
-from harness.errors import BuildError, CampaignError, ImageMissing, OptionError
+from harness.errors import BuildError, CampaignError, ImageMissing, OptionError, SubmissionError
 from harness.imports.importer import import_image, require_runnable
 from harness.text import harmless_lines
 
@@ -63,6 +66,8 @@ def obtain(
             image = _found(engine, source)
         case UploadKind.FOLDER:
             tag = f"{NAME_SPACE}/{_slug(team)}:{_short(source.sha256)}"
+            if team != CALIBRATION:
+                check_bases(path_of(source), base_image)
             try:
                 image = engine.build(
                     path_of(source), tag=tag, base_image=base_image, on_output=on_output
@@ -87,16 +92,33 @@ def path_of(source: Source) -> Path:
     return source.path
 
 
-def check_unchanged(source: Source) -> None:
-    """A file is still the one that was taken up. Raises CampaignError, ImageMissing."""
+def check_unchanged(source: Source) -> Stamp:
+    """A file is still the one that was taken up; for :func:`check_untouched` when it was read once
+    more. Raises CampaignError, ImageMissing."""
     path = path_of(source)
     try:
-        with path.open("rb") as file:
+        # Never waits for the writer of a pipe that was put in its place.
+        opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(opened, "rb") as file:
+            stamp = Stamp.of(os.fstat(file.fileno()))
             found = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
     except OSError as error:
         raise ImageMissing(f"{path}: cannot be read ({error.strerror})") from error
     if found != source.sha256:
         raise _changed(source, found)
+    return stamp
+
+
+def check_untouched(source: Source, stamp: Stamp) -> None:
+    """It was that file until now, also where it is that file again. Raises CampaignError,
+    ImageMissing."""
+    path = path_of(source)
+    try:
+        found = Stamp.of(path.stat())
+    except OSError as error:
+        raise ImageMissing(f"{path}: cannot be read ({error.strerror})") from error
+    if found != stamp:
+        raise _changed(source, None)
 
 
 def _check_folder(source: Source, folder_digest: FolderDigest | None) -> None:
@@ -125,8 +147,14 @@ def _imported(engine: Engine, source: Source, limits: ImportLimits) -> Image:
         raise OptionError(
             f"{source.entry}: an image's file needs Docker or Podman, and --engine docker"
         )
-    check_unchanged(source)
-    return import_image(engine, path_of(source), limits).image
+    stamp = check_unchanged(source)
+    try:
+        image = import_image(engine, path_of(source), limits).image
+    except SubmissionError:
+        check_untouched(source, stamp)  # half replaced, it is nobody's fault
+        raise
+    check_untouched(source, stamp)
+    return image
 
 
 def _found(engine: Engine, source: Source) -> Image:

@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from harness.campaign.conditions import Conditions
+from harness.campaign.policy import Exclusive
 from harness.campaign.upload import Sha256, UploadKind
 from harness.challenge.model import Challenge
 from harness.errors import Blame
@@ -71,7 +72,8 @@ class JobOrder(_Record):
 
     ``challenge_text``: the challenge file's, None for a built-in challenge. ``changed_limits``: as
     in :class:`harness.plan.Plan`. ``tasks``: None for all that the data folder has. ``gpu``: the
-    UUID of the GPU that the run is for.
+    UUID of the GPU that the run is for. ``exclusive``: what it has for itself, as the campaign's
+    file says.
     """
 
     kind: AttemptKind
@@ -85,6 +87,7 @@ class JobOrder(_Record):
     tasks: tuple[str, ...] | None = None
     known: tuple[KnownRun, ...] = ()
     gpu: str | None = None
+    exclusive: Exclusive = Exclusive.MACHINE
 
 
 class Outcome(StrEnum):

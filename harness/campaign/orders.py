@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from harness.campaign.conditions import Conditions
     from harness.campaign.events import AttemptStarted
+    from harness.campaign.policy import Exclusive
     from harness.campaign.state import CampaignState
     from harness.campaign.upload import Upload
     from harness.challenge.model import Challenge
@@ -71,6 +72,7 @@ def order_of(
     challenge_text: str | None,
     changed_limits: tuple[str, ...],
     calibration: Source | None,
+    exclusive: Exclusive,
 ) -> JobOrder | None:
     """None for a calibration whose reference image is no longer named."""
     tasks: tuple[str, ...] | None = None
@@ -95,4 +97,5 @@ def order_of(
         tasks=tasks,
         known=known,
         gpu=started.place.gpu,
+        exclusive=exclusive,
     )

@@ -215,7 +215,7 @@ def _rows(
         team=team.team,
         display_name=_display_name(team, policy),
         task=None,
-        state=_row_state(shown, present),
+        state=_row_state(shown, present, is_dropped=dropped(team, policy) is not None),
         notes=tuple(_notes(policy, team, counts, stands)),
     ).model_copy(update={**_upload_of(state, counts, shown), **_result(counts)})
     if attempt is not None:
@@ -234,7 +234,12 @@ def _shown(stands: Sequence[Standing]) -> Standing | None:
     return min(stands, key=lambda one: order.index(one.stand), default=None)
 
 
-def _row_state(shown: Standing | None, present: frozenset[str] | None) -> RowState:
+def _row_state(
+    shown: Standing | None, present: frozenset[str] | None, *, is_dropped: bool
+) -> RowState:
+    """A team that is dropped is that, whatever results it has: they are published no more."""
+    if is_dropped and (shown is None or shown.stand is not Stand.UNDER_WAY):
+        return RowState.DROPPED
     if shown is None:
         return RowState.NOTHING
     if shown.stand is Stand.OUTSTANDING:

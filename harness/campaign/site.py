@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from harness.campaign.machine_lock import MachineLock
-from harness.campaign.policy import Exclusive
 from harness.errors import EngineError
 from harness.imports.limits import ImportLimits
 
@@ -44,7 +43,6 @@ class Site:
     data_dir: Path
     engine: Engine
     data_digest: DataDigest
-    exclusive: Exclusive = Exclusive.MACHINE
     lock_dir: Path | None = None
     image_limits: ImportLimits = field(default_factory=ImportLimits)
     scratch_dir: Path | None = None

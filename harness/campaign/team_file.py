@@ -7,6 +7,7 @@ is told, and left out.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import stat
@@ -37,10 +38,13 @@ _MAX_NAME, _MAX_CONTACT, _MAX_AMOUNT, _MAX_IMAGE = 100, 200, 40, 255  # characte
 _MAX_FINDINGS, _MAX_FINDING = 20, 300  # lines, and characters of one
 _DECISIVE = ("team", "tasks", "image")
 
-# Names that the harness gives to images, imports of other teams among them.
-_OURS = re.compile(r"(localhost/)?l2r[-_].*")
+# Names that the harness gives to images, imports of other teams among them; with what engines take
+# for granted before a name, which may be said as well.
+_OURS = re.compile(r"(((index\.)?docker\.io|localhost|library)/)*l2r[-_].*")
 _IMAGE = re.compile(r"[a-z0-9][a-zA-Z0-9._/:-]*")
-_BARE_ID = re.compile(r"[0-9a-f]{12,64}|sha256:.*")
+# Engines take the beginning of an ID for the image, however short, where only one begins so.
+_BARE_ID = re.compile(r"[0-9a-f]{1,64}|sha256:.*")
+_LARGEST = 2**63 - 1
 
 
 class _Part(BaseModel):
@@ -85,7 +89,7 @@ class _Content(_Part):
         if image is not None and (_OURS.fullmatch(image) or _BARE_ID.fullmatch(image)):
             raise ValueError(
                 "expected a name of the team's own, found an ID or one of the harness's names, "
-                "which only the campaign's file may use"
+                "which only the campaign's file may use; a name of a to f and digits needs its tag"
             )
         return image
 
@@ -149,8 +153,9 @@ def _plain(raw: bytes) -> dict[Any, Any]:
     try:
         _check_plain(text)
         content = load_yaml(text, name="it")
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, OverflowError) as error:
         raise _wrong([f"not valid YAML: {' '.join(str(error).split())}"]) from error
+    content = _usable(content)
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -170,6 +175,24 @@ def _check_plain(text: str) -> None:
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > _MAX_DEPTH:
             raise _wrong([f"expected at most {_MAX_DEPTH} lists and mappings in each other"])
+
+
+def _usable(value: object) -> object:
+    """What can be told and computed with: a number beyond 64 bits is as good as infinite, and half
+    of a surrogate pair in a key is no text."""
+    match value:
+        case dict():
+            return {_usable_key(key): _usable(one) for key, one in value.items()}
+        case list():
+            return [_usable(one) for one in value]
+        case int() if abs(value) > _LARGEST:
+            return math.inf
+        case _:
+            return value
+
+
+def _usable_key(key: object) -> object:
+    return harmless(key) if isinstance(key, str) else _usable(key)
 
 
 def _validated(content: dict[Any, Any]) -> tuple[_Content, list[str]]:
@@ -201,7 +224,7 @@ def _amount(key: str, value: float) -> str:
         return "yes" if value else "no"
     if key.endswith("_time"):
         return f"{value:.{_MAX_AMOUNT // 4}g} s"
-    return str(value) if key == "processes" else format_bytes(value)
+    return harmless_line(str(value) if key == "processes" else format_bytes(value), _MAX_AMOUNT)
 
 
 def _line(text: str | None, limit: int) -> str | None:

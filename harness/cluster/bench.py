@@ -32,7 +32,6 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.campaign.order import JobEnd, JobOrder, Outcome, Place
-from harness.campaign.policy import Exclusive
 from harness.cluster.facts import AttemptNews, Stage, WorkerNews
 from harness.cluster.uploads import Uploads
 from harness.engine import leash
@@ -61,7 +60,6 @@ class JobSettings(BaseModel):
     data_dir: Path
     engine: EngineName
     place: Place
-    exclusive: Exclusive = Exclusive.MACHINE
 
     @property
     def runs_dir(self) -> Path:

@@ -89,7 +89,7 @@ class DaskCrew:
         self._refused: set[tuple[str, str]] = set()  # workers that were warned of, and why
         self._broken: dict[str, str] = {}  # place to the session in which it broke
         self._address = address
-        self._link = Link(address, tls, patience_s=self._patience.scheduler_s)
+        self._link = Link(address, tls, patience_s=self._patience.campaign_s)
         try:
             self._look()
         except Lost as error:
@@ -99,8 +99,9 @@ class DaskCrew:
 
     def places(self) -> tuple[Place, ...]:
         """Of this harness's version, and doing nothing that nobody here asked for. When there is
-        nothing under way and no place, one is waited for; raises MachineError when none comes."""
-        until_s = time.monotonic() + self._patience.scheduler_s
+        nothing under way and no place, one is waited for; raises MachineError when none comes as
+        long as the patience lasts."""
+        until_s = time.monotonic() + self._patience.campaign_s
         told = False
         while not (found := self._usable_places()) and not self._given:
             if time.monotonic() > until_s:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -41,11 +42,16 @@ _LOOK_S = 0.5
 @dataclass(frozen=True, kw_only=True)
 class Patience:
     """How long is waited for what was lost, before it is given up. ``scheduler_s``: then the
-    campaign stops, to be taken up again. ``worker_s``: then the attempt has failed, to be made
-    elsewhere."""
+    campaign stops, to be taken up again, unless it is to go on ``for_ever``. ``worker_s``: then the
+    attempt has failed, to be made elsewhere."""
 
     scheduler_s: float = 600.0
     worker_s: float = 60.0
+    for_ever: bool = False
+
+    @property
+    def campaign_s(self) -> float:
+        return math.inf if self.for_ever else self.scheduler_s
 
 
 class Errand:

@@ -14,7 +14,7 @@ from harness.campaign.order import Place
 from harness.engine.base import EngineName
 from harness.execute import Progress
 
-PROTOCOL = 1  # of the tasks and records in this package
+PROTOCOL = 2  # of the tasks and records in this package
 FACTS = "harness_facts"  # names in what Dask passes on
 NEWS = "harness_news"
 

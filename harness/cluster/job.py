@@ -67,7 +67,6 @@ def site_of(settings: JobSettings) -> Site:
         data_dir=settings.data_dir,
         engine=engine_of(settings.engine),
         data_digest=contents.data_digest,
-        exclusive=settings.exclusive,
         scratch_dir=settings.work_dir / "challenges",
     )
 

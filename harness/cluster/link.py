@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from contextlib import suppress
@@ -56,7 +57,8 @@ class SeenWorker:
 
 
 class Link:
-    """Safe to use from several threads. ``patience_s``: how long a lost scheduler is waited for.
+    """Safe to use from several threads. ``patience_s``: how long a lost scheduler is waited for,
+    which may be for ever (inf); the first time it must be there at once.
 
     Raises MachineError when none answers.
     """
@@ -151,9 +153,8 @@ class Link:
                 return
             self._client = None
             _close(client)
-            _log.warning(
-                "scheduler %s: lost; waiting for it for %.0f s", self._address, self._patience_s
-            )
+            limit = "" if math.isinf(self._patience_s) else f" for {self._patience_s:.0f} s"
+            _log.warning("scheduler %s: lost; waiting for it%s", self._address, limit)
             self._client = self._connect(self._patience_s)
             _log.warning("scheduler %s: is there again", self._address)
 

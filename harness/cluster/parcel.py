@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _MAX_FILES = 200_000
 _MAX_NAME_BYTES = 1024
+_MAX_PART_BYTES = 255  # what file systems take
 _FREE_BYTES = 64 << 20  # kept free on the disk that a parcel comes to
 _READ_BYTES = 1 << 20
 # Of a run whose output could not be collected: whatever its submission left.
@@ -114,9 +115,13 @@ class Incoming:
                     f"{free_bytes} are free; make room, and the same command goes on"
                 )
             self._path.mkdir(mode=0o700)
+            self._writing = _Writing(self._path, self._manifest)
         except OSError as error:
+            shutil.rmtree(self._path, ignore_errors=True)
             raise OutputError(f"{self._path}: {error.strerror}") from error
-        self._writing = _Writing(self._path, self._manifest)
+        except MachineError:  # an empty file's digest is wrong
+            shutil.rmtree(self._path, ignore_errors=True)
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -247,10 +252,11 @@ def sha256_of(path: Path) -> str:
 def _is_plain(name: str) -> bool:
     parts = name.split("/")
     return (
-        0 < len(os.fsencode(name)) <= _MAX_NAME_BYTES
-        and name.isprintable()
+        name.isprintable()  # no half of a surrogate pair, which has no bytes, is
+        and 0 < len(os.fsencode(name)) <= _MAX_NAME_BYTES
         and "\\" not in name
         and all(part not in {"", ".", ".."} for part in parts)
+        and all(len(os.fsencode(part)) <= _MAX_PART_BYTES for part in parts)
     )
 
 

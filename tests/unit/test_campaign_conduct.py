@@ -145,7 +145,7 @@ def test_a_changed_limit_runs_everything_again_and_says_why(
     conduct(files, limits=("pair_time=9s",))
     told = capsys.readouterr().err
     assert "changed since the last command: limit pair_time: 10.0 before, 9.0 now" in told
-    assert "alpha is run again: limits changed: limit pair_time" in told
+    assert "alpha          is run again: limits changed: limit pair_time" in told
     assert attempts(files) == [("alpha", "succeeded")] * 2
 
 

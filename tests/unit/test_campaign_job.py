@@ -14,6 +14,7 @@ from harness import __version__
 from harness.campaign.conditions import Conditions
 from harness.campaign.job import perform
 from harness.campaign.order import AttemptKind, JobOrder, KnownRun, Outcome, Place, Source
+from harness.campaign.policy import Exclusive
 from harness.campaign.site import Site
 from harness.campaign.upload import UploadKind
 from harness.challenge.field_file import FieldState
@@ -23,7 +24,7 @@ from harness.data_lock import shared
 from harness.engine.base import Isolation
 from harness.engine.owner import Owner
 from harness.engine.process import ProcessEngine, method_digest
-from harness.errors import Blame, EngineUnreachable, OutputError
+from harness.errors import Blame, EngineUnreachable, MachineBusy, OutputError
 from harness.execute import Step, execute
 from harness.plan import Plan
 from harness.store import RunDirectory, RunStatus
@@ -248,6 +249,28 @@ def test_gpu_is_told_to_the_method(tmp_path: Path, site: Site) -> None:
     record = execute(plan, site.engine, RunDirectory.create(site.runs_dir, "team"))
     assert record.status is RunStatus.SUCCEEDED
     assert (record.gpu, seen.read_text()) == ("GPU-1", "GPU-1")
+
+
+@pytest.mark.parametrize("exclusive", Exclusive)
+def test_order_says_what_the_run_has_for_itself(
+    tmp_path: Path, site: Site, exclusive: Exclusive
+) -> None:
+    """A worker of a cluster had an option for it, which had to be what the campaign's file says."""
+    place = Place(name="here", machine="here", gpu="GPU-none")
+    asked = order(site, folder(tmp_path, ZERO), gpu="GPU-none", exclusive=exclusive)
+    beside: list[bool] = []
+
+    def tell(seen: Progressed) -> None:
+        if seen.doing != "waiting for an empty GPU":
+            return
+        try:
+            with site.lock.timed("another", exclusive=Exclusive.GPU, gpu="GPU-2", patience_s=0.0):
+                beside.append(True)
+        except MachineBusy:
+            beside.append(False)
+
+    perform(asked, replace(site, place=place), tell)
+    assert beside == [exclusive is Exclusive.GPU]
 
 
 def test_gpu_that_is_not_here_fails_the_attempt(tmp_path: Path, site: Site) -> None:

@@ -93,6 +93,16 @@ def test_what_is_not_in_the_folder_and_who_is_dropped() -> None:
     assert status.rows[1].notes == ("dropped: withdrew",)
 
 
+def test_who_is_dropped_after_a_result_is_told_as_dropped() -> None:
+    """It was told as done, with its result, as if nobody had asked for anything."""
+    story = Story()
+    story.see(A)
+    run_id = story.run(A, ran())
+    story.tell(TeamDropped(team="alpha", reason="withdrew"))
+    (row,) = campaign_status(story.state, PLAIN).rows
+    assert (row.state, row.notes, row.run_id) == (RowState.DROPPED, ("dropped: withdrew",), run_id)
+
+
 def test_scores_suspicions_rejections_and_requests() -> None:
     story = Story()
     story.see(A)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.campaign.machine_lock import LOCK_DIR_VARIABLE
-from harness.campaign.order import Outcome
+from harness.campaign.order import JobOrder, Outcome
+from harness.campaign.policy import Exclusive
 from harness.errors import Blame
 from harness.store import RunStatus
 from tests.campaign_parts import CampaignFiles
@@ -33,6 +34,7 @@ SLOW = f"time.sleep(0.8)\n{ZERO}"
 @pytest.fixture
 def files(tmp_path: Path) -> CampaignFiles:
     files = CampaignFiles(tmp_path)
+    files.write_policy("exclusive: gpu\n")
     for team in TEAMS:
         files.add(team, f"# {team}\n{SLOW}")
     files.settle()
@@ -78,6 +80,11 @@ def test_nothing_is_lost_and_nothing_doubled(files: CampaignFiles, cluster: Clus
     victim = under_way()[0].started
     first_field = cluster.work(victim.place.name) / "runs" / victim.team / victim.run_id / "output"
     wait_for(lambda: any(first_field.rglob("*.npz")), "its first field")
+    order_path = cluster.work(victim.place.name).joinpath(
+        "attempts", victim.team, victim.run_id, "order.json"
+    )
+    order = JobOrder.model_validate_json(order_path.read_bytes())
+    assert order.exclusive is Exclusive.GPU, "the campaign's file rules, on every worker"
     cluster.kill_worker(victim.place.name)
     cluster.start_worker(victim.place.name)
     wait_for(lambda: ended(files), "the first end")

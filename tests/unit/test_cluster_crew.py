@@ -8,6 +8,8 @@ import random
 import signal
 import subprocess
 import sys
+import threading
+import time
 import zipfile
 from contextlib import closing
 from pathlib import Path
@@ -22,11 +24,11 @@ from harness.campaign.crew import Ended
 from harness.campaign.order import Outcome, Source
 from harness.campaign.upload import UploadKind
 from harness.cluster.crew import DaskCrew
-from harness.cluster.errand import CHUNK_BYTES
+from harness.cluster.errand import CHUNK_BYTES, Patience
 from harness.cluster.images import Images
 from harness.cluster.parcel import sha256_of
 from harness.cluster.security import scheduler_address
-from harness.errors import Blame, BuildError, HarnessError, OptionError
+from harness.errors import Blame, BuildError, HarnessError, MachineError, OptionError
 from harness.store import RunDirectory, RunStatus
 from tests.cluster_parts import (
     HASTE,
@@ -156,6 +158,38 @@ def test_scheduler_that_is_killed_and_started_again(
     assert began(team) == 1
     assert [path.name for path in (tmp_path / "runs/team").iterdir()] == [order.run_id]
     places_of(crew, *NAMES)
+
+
+@pytest.mark.parametrize("for_ever", [False, True])
+def test_how_long_a_worker_and_the_scheduler_are_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, *, for_ever: bool
+) -> None:
+    """``for_ever`` as with --watch: far longer than the patience, saying once what is missing."""
+    patience = Patience(scheduler_s=1.0, worker_s=30.0, for_ever=for_ever)
+    team = tmp_path / "team"
+    with Cluster(folder=tmp_path) as cluster:
+        cluster.start()
+        with closing(cluster.crew(tmp_path / "runs", patience)) as crew:
+            if for_ever:
+                later = threading.Timer(2.0, cluster.start_worker, ("one",))
+                later.start()
+                assert [place.name for place in crew.places()] == ["one"]
+                later.join()
+            else:
+                with pytest.raises(MachineError, match="no worker that can be used for 1 s"):
+                    crew.places()
+                return
+            order = order_of("team", gated_method(team), conditions_of(cluster.data("one")))
+            crew.give(order, "one")
+            wait_for(lambda: began(team), "the submission to start")
+            cluster.kill_scheduler()
+            (team / "gate").touch()
+            time.sleep(4.0)
+            assert [one for one in crew.poll(0.1) if isinstance(one, Ended)] == []
+            cluster.start_scheduler()
+            assert ends_of(crew, 1)["team"].status is RunStatus.SUCCEEDED
+    for what in ("no worker is there; waiting for one", "lost; waiting for it", "is there again"):
+        assert caplog.text.count(what) == 1, caplog.text
 
 
 def test_conductor_that_is_killed(cluster: Cluster, tmp_path: Path) -> None:

@@ -180,6 +180,15 @@ def test_what_runs_inside_needs_nothing_heavy(module: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_process_of_an_attempt_on_a_cluster_starts_without_what_it_may_not_need() -> None:
+    """One is started for each attempt: what only fields in a zip need would double its start."""
+    pytest.importorskip("distributed")
+    heavy = {"scipy", "numba", "distributed"}
+    code = f"import sys, harness.cluster.job; print(*{heavy!r} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
 def test_importing_has_no_side_effects(tmp_path: Path) -> None:
     """No file made, no logging configured, no environment changed, no thread, by any module."""
     names = [
