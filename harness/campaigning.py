@@ -45,9 +45,12 @@ from harness.errors import (
     ImageMissing,
     Interrupted,
     MachineBusy,
+    OptionError,
 )
+from harness.gpu_choice import one_gpu
 from harness.imports.limits import ImportLimits
 from harness.machine.fingerprint import take_fingerprint
+from harness.machine.gpu import gpus
 from harness.scoring.cases import cases_of_challenge, check_images
 from harness.scoring.evaluate import ZeroFields, check_truth
 from harness.scoring.results import initial_cases_path
@@ -83,6 +86,7 @@ class Request:
     engine: Literal["auto", "docker", "process"]
     base_image: str | None
     cache: CacheMode
+    gpu: str | None
     limits: tuple[str, ...]
     isolation: Isolation
     seed: int | None
@@ -122,6 +126,7 @@ def run_campaign(request: Request) -> int:
     check_images(cases, places.truth, places.data)
     check_writable(places.runs, ("_campaign", CALIBRATION))
     engine = _engine(request)
+    gpu = _gpu(request, engine)
     folder = CampaignFolder(places.runs)
     contents = Contents(folder.contents_path)
     intake = Intake(places.submissions, rules.policy, contents, rules.challenge, _image_ids(engine))
@@ -149,7 +154,7 @@ def run_campaign(request: Request) -> int:
         watch=request.watch,
     )
     truth_digest = contents.truth_digest(places.truth)
-    return _conduct(request, campaign, places, engine, contents, intake, truth_digest)
+    return _conduct(request, campaign, places, engine, gpu, contents, intake, truth_digest)
 
 
 def _conduct(
@@ -157,13 +162,14 @@ def _conduct(
     campaign: Campaign,
     places: _Places,
     engine: Engine,
+    gpu: str | None,
     contents: Contents,
     intake: Intake,
     truth_digest: str,
 ) -> int:
     breaks = Breaks()
     with CampaignView(campaign.task_names, plain=request.plain) as view:
-        site = _site(campaign, places, engine, contents, request)
+        site = _site(campaign, places, engine, gpu, contents, request)
         crew = _crew(request, campaign, site, view, breaks)
         scorer = Scorer(_scoring(campaign, places, site, truth_digest), truth_digest)
         means = Means(
@@ -248,6 +254,19 @@ def _engine(request: Request) -> Engine:
     return engine
 
 
+def _gpu(request: Request, engine: Engine) -> str | None:
+    """The UUID of the one that runs get. Raises OptionError."""
+    if request.gpu is None:
+        return None
+    if request.scheduler is not None:
+        raise OptionError(
+            "--gpus: expected it with the workers of the cluster, each of which has its own: "
+            "`harness cluster worker --gpus`; leave it out here"
+        )
+    found = one_gpu(request.gpu, gpus(), why_not=engine.why_no_gpus)
+    return None if found is None else found[1]
+
+
 def _require_engine(request: Request, engine: Engine) -> None:
     """Raises EngineError while it does not answer. A worker of a cluster sees to its own."""
     if isinstance(engine, DockerEngine) and request.scheduler is None:
@@ -308,13 +327,18 @@ def _crew(
 
 
 def _site(
-    campaign: Campaign, places: _Places, engine: Engine, contents: Contents, request: Request
+    campaign: Campaign,
+    places: _Places,
+    engine: Engine,
+    gpu: str | None,
+    contents: Contents,
+    request: Request,
 ) -> Site:
     """This machine. It scores; where there is a cluster, it makes no attempts, and scoring waits
     for no worker that has the machine."""
     machine = platform.node() or "here"
     fingerprint = take_fingerprint(f"{engine.info.name} {engine.info.version}")
-    place = Place(name=machine, machine=machine, machine_digest=fingerprint.digest)
+    place = Place(name=machine, machine=machine, gpu=gpu, machine_digest=fingerprint.digest)
     return Site(
         place=place,
         runs_dir=places.runs,

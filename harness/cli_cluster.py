@@ -12,7 +12,7 @@ import typer
 
 from harness import console
 from harness.challenge.quantity import parse_bytes
-from harness.cli_options import DataOption, EngineArgument, EngineOption
+from harness.cli_options import DataOption, EngineArgument, EngineOption, PlaceGpuOption
 from harness.errors import OptionError, OutputError
 
 if TYPE_CHECKING:
@@ -88,10 +88,7 @@ def run_a_worker(
         Path,
         typer.Option("--work", help="Folder of this worker alone, for runs and uploads."),
     ] = Path("work"),
-    gpu: Annotated[
-        str | None,
-        typer.Option("--gpu", help="UUID or index of the GPU that runs get.", show_default=False),
-    ] = None,
+    gpu: PlaceGpuOption = None,
     name: Annotated[
         str | None,
         typer.Option(
@@ -195,17 +192,13 @@ def require_extra() -> None:
 def _place(engine: Engine, gpu: str | None, name: str | None, machine: str) -> Place:
     """Raises OptionError for a GPU that is not there."""
     from harness.campaign.order import Place  # noqa: PLC0415
+    from harness.gpu_choice import one_gpu  # noqa: PLC0415
     from harness.machine.fingerprint import take_fingerprint  # noqa: PLC0415
     from harness.machine.gpu import gpus  # noqa: PLC0415
 
-    uuid_, label = None, machine
-    if gpu is not None:
-        there = gpus()
-        found = [(index, one) for index, one in enumerate(there) if gpu in {one.uuid, str(index)}]
-        if not found:
-            listed = ", ".join(f"{i}: {one.uuid}" for i, one in enumerate(there)) or "none"
-            raise OptionError(f"--gpu {gpu}: expected one of this machine's GPUs ({listed})")
-        uuid_, label = found[0][1].uuid, f"{label}-gpu{found[0][0]}"
+    found = one_gpu(gpu, gpus(), why_not=engine.why_no_gpus)
+    uuid_ = None if found is None else found[1]
+    label = machine if found is None else f"{machine}-gpu{found[0]}"
     info = engine.info
     return Place(
         name=name or label,

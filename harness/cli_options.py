@@ -76,6 +76,27 @@ RuntimeOption = Annotated[
 ]
 
 
+GpusOption = Annotated[
+    str,
+    typer.Option(
+        "--gpus",
+        metavar="none|all|auto|INDEX|UUID",
+        help="GPUs that the run gets, several with commas between. auto: all that are here and "
+        "that the engine can hand out.",
+    ),
+]
+PlaceGpuOption = Annotated[
+    str | None,
+    typer.Option(
+        "--gpus",
+        "--gpu",
+        metavar="INDEX|UUID|none",
+        help="The GPU that every run here gets. \\[default: none]",
+        show_default=False,
+    ),
+]
+
+
 def options_given(challenge: str, data: Path) -> str:
     """The options that the next command needs as well, for a hint that can be copied."""
     options = "" if challenge == DEFAULT_CHALLENGE else f" --challenge {challenge}"

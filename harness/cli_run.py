@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness import cli_import, cli_recover, console, console_runs, data_lock
+from harness import cli_import, cli_recover, console, console_runs, data_lock, gpu_choice
 from harness.cache import CacheMode
 from harness.campaign.machine_lock import MachineLock
 from harness.challenge.field_file import FieldState
@@ -23,6 +23,7 @@ from harness.cli_options import (
     DataOption,
     EngineArgument,
     EngineOption,
+    GpusOption,
     LimitOption,
     ReadOnlyRootOption,
     RunsOption,
@@ -92,6 +93,7 @@ def run(
             help="Run it so many times, each in a fresh container, and say how runtimes vary.",
         ),
     ] = 1,
+    gpus: GpusOption = gpu_choice.AUTO,
     limit: LimitOption = None,
     read_only_root: ReadOnlyRootOption = False,
     runtime: RuntimeOption = None,
@@ -130,6 +132,7 @@ def run(
     isolation = Isolation(read_only_root=read_only_root, runtime=runtime)
     context.with_resource(_unless_a_campaign_has_the_machine())  # nothing is built beside one
     chosen, image = _engine_and_image(engine, source, base_image, isolation)
+    given = gpu_choice.choose_here(gpus, why_not=chosen.why_no_gpus)
     for name in chosen.sweep():
         console.note(f"removed {name}, left behind by a harness that was killed")
     cli_recover.recover_dead(runs.resolve(), chosen)
@@ -146,8 +149,9 @@ def run(
         cache=cache,
         isolation=isolation,
         changed_limits=changed_limits,
+        gpus=given.uuids,
     )
-    ended, failure = _execute_times(plan, chosen, runs.resolve(), repeat, context.obj)
+    ended, failure = _execute_times(plan, given.text, chosen, runs.resolve(), repeat, context.obj)
     first, shown = ended[0], published(ended)
     accuracy = look_at_accuracy(plan, shown.record, shown.directory, truth)
     summary = None
@@ -168,9 +172,9 @@ def run(
     kept = shown.directory.path / "replaced"
     if publish_fields(shown.directory.fields_dir, submission, kept):
         console.note(f"  fields in {submission}/ that no run had made were moved to {kept}")
-    given = options_given(challenge, data)
+    options = options_given(challenge, data)
     where = console.relative(shown.directory.path)
-    console.tell(where_fields_are(shown.record, submission, given, where), to_stderr=as_json)
+    console.tell(where_fields_are(shown.record, submission, options, where), to_stderr=as_json)
     if failure is not None:
         raise failure
     raise typer.Exit(worst_exit_code(ended))
@@ -188,9 +192,9 @@ def _unless_a_campaign_has_the_machine() -> Iterator[None]:
 
 
 def _execute_times(
-    plan: Plan, engine: Engine, runs_dir: Path, times: int, ahead: ChildProgram | None
+    plan: Plan, gpus: str, engine: Engine, runs_dir: Path, times: int, ahead: ChildProgram | None
 ) -> tuple[list[EndedRun], HarnessError | None]:
-    """The runs that ended, and why the next one could not begin, if so.
+    """The runs that ended, and why the next one could not begin, if so. ``gpus``: for people.
 
     What ended is worth showing, whatever stopped the rest. Raises when nothing did.
     """
@@ -198,7 +202,7 @@ def _execute_times(
     @contextmanager
     def view(directory: RunDirectory, index: int) -> Iterator[Callable[[Progress], None]]:
         if index == 1:
-            console.show_plan(plan, engine.info, directory)
+            console.show_plan(plan, engine.info, directory, gpus)
         if times > 1:
             console_runs.show_turn(directory, index, times)
         with RunView(len(plan.pairs)) as running:

@@ -70,6 +70,9 @@ def _differences(first: RunRecord, second: RunRecord) -> Iterator[str]:
         yield f"challenge: {_challenge(first)} | {_challenge(second)}"
     if first.machine_digest != second.machine_digest:
         yield from differences(first.machine, second.machine)
+    models = _gpu_models(first), _gpu_models(second)
+    if models[0] != models[1]:
+        yield f"GPUs of the run: {models[0]} | {models[1]}"
     if first.cache.applied is not second.cache.applied:
         yield f"cache: {first.cache.applied} | {second.cache.applied}"
     if first.witness.precision is not second.witness.precision:
@@ -78,6 +81,16 @@ def _differences(first: RunRecord, second: RunRecord) -> Iterator[str]:
         yield f"image: {_image(first)} | {_image(second)}"
     if first.harness_version != second.harness_version:
         yield f"harness: {first.harness_version} | {second.harness_version}"
+
+
+def _gpu_models(run: RunRecord) -> str:
+    """Which the run was given: of several in a machine, not each is as fast."""
+    if run.gpus is not None:
+        return ", ".join(sorted(device.name for device in run.gpus.devices)) or "none"
+    known = [gpu.name for gpu in run.machine.gpus if gpu.uuid == run.gpu]
+    if known:
+        return known[0]
+    return "not chosen" if run.machine.gpus else "none"
 
 
 def _doubts(which: str, run: RunRecord) -> Iterator[str]:

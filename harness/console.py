@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.segment import Segment, Segments
 from rich.table import Table
 
+from harness import console_gpu
 from harness.challenge.field_file import FieldState
 from harness.challenge.model import Metric
 from harness.challenge.quantity import format_bytes
@@ -134,7 +135,8 @@ def _plain(text: str) -> str:
     return escape("\n".join(map(harmless, text.split("\n"))))
 
 
-def show_plan(plan: Plan, info: EngineInfo, run_dir: RunDirectory) -> None:
+def show_plan(plan: Plan, info: EngineInfo, run_dir: RunDirectory, gpus: str) -> None:
+    """``gpus``: which the run is given, and why."""
     tasks = ", ".join(
         f"{found.task.name} ({len(found.pairs)} pair{'s' if len(found.pairs) != 1 else ''})"
         for found in plan.tasks
@@ -144,6 +146,7 @@ def show_plan(plan: Plan, info: EngineInfo, run_dir: RunDirectory) -> None:
         ("engine", f"{info.name} ({info.version})"),
         ("isolation", info.isolation),
         ("data", f"{relative(plan.data_dir)}: {tasks}, {plan.cache} cache"),
+        ("GPUs", gpus),
         ("limits", _limits(plan, info)),
         ("run", f"{relative(run_dir.path)}/"),
     )
@@ -160,6 +163,8 @@ def show_result(
     out.print()
     show_table(pair_table(record, by_pair))
     show_field_problems(record)
+    for text in console_gpu.why_missing(record):
+        out.print(f"  [dim]{_plain(text)}[/]")
     for task in record.tasks:
         values = [value for pair, value in accuracy if pair.task == task.name]
         ended_well = record.exit_code == 0 and any(t.attempted for t in record.tasks)
@@ -231,6 +236,9 @@ def pair_table(record: RunRecord, accuracy: dict[str, PairAccuracy]) -> Table:
     table.add_column("pair", no_wrap=True)
     for name in ("runtime", "exclusive"):
         table.add_column(name, justify="right", no_wrap=True)
+    with_gpu = console_gpu.has_figures(record)
+    for name in console_gpu.COLUMNS if with_gpu else ():
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("field", no_wrap=True)
     if accuracy:
         table.add_column("zero field -> yours", no_wrap=True)
@@ -242,6 +250,7 @@ def pair_table(record: RunRecord, accuracy: dict[str, PairAccuracy]) -> Table:
             pair.key,
             seconds(pair.runtime_s),
             seconds(pair.exclusive_s),
+            *(console_gpu.pair_cells(pair) if with_gpu else ()),
             f"[{style}]{state}[/]",
         ]
         if accuracy:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from harness import console
+from harness import console, console_gpu
 from harness.store import RunStatus
 
 if TYPE_CHECKING:
@@ -33,6 +33,10 @@ def show_explanation(record: RunRecord, found: Explanation, directory: RunDirect
     console.show_field_problems(record)
     if record.witness.lost:
         _line(f"  runtimes are not ranked: {'; '.join(record.witness.lost)}")
+    if gpu_lines := list(console_gpu.gpu_lines(record)):
+        _heading("GPUs")
+        for text in gpu_lines:
+            _line(f"  {text}")
     for text in record.warnings:
         console.warn(text)
     _heading("what to try")

@@ -15,6 +15,7 @@ from harness.disk import Reserve, check_room
 from harness.ending import Cut
 from harness.engine.base import BindMount, Engine, EngineName, ExitState, RunSpec
 from harness.errors import DataError, EngineError, OutputError, ProbeError
+from harness.gpu_watch import GpuWatch
 from harness.interrupts import Interrupts
 from harness.machine.fingerprint import take_fingerprint
 from harness.machine.samples import MachineWatch
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from harness.machine.fingerprint import Fingerprint
     from harness.plan import Plan
     from harness.probe.client import ChildProgram, Probe
+    from harness.sampler.spec import Own
     from harness.store import RepeatRecord, RunDirectory, RunRecord
     from harness.timing import PairTiming
 
@@ -99,15 +101,16 @@ def _execute(
     on_progress(Progress(step=Step.WARMING if warm else Step.COOLING))
     inputs = (plan.data_dir / path for pair in plan.pairs for path in pair.inputs)
     cache = prepare_cache(plan.cache, inputs)
-    with start_witness(plan, engine, run_dir, ahead) as probe:
+    with start_witness(plan, engine, run_dir, ahead) as probe, GpuWatch(plan, run_dir) as gpus:
         spec = _run_spec(plan, engine, run_dir, cpuset=cpus_left(engine, probe))
-        watch = MachineWatch()  # after the probe, whose work is ours
+        watch = MachineWatch(asks_driver=not plan.gpus)  # after our helpers, whose work is ours
         tell = _Announcer(on_progress)
         supervisor = Supervisor(
             plan, run_dir, probe, watch, tell.field_written, storage=engine.storage
         )
         note = partial(_note_start, plan, engine, run_dir, spec, probe, cache, machine, repeat)
-        ending = _run_to_its_end(engine, spec, supervisor, interrupts, on_progress, note)
+        ending = _run_to_its_end(engine, spec, supervisor, interrupts, on_progress, note, gpus.own)
+        sampled = gpus.finish(supervisor.started_ns)
         contamination = watch.finish()
         trace = _finish(probe)
         supervisor.saw_trace(trace)
@@ -115,7 +118,9 @@ def _execute(
     conditions = Conditions(cache=cache, machine=machine, contamination=contamination)
     on_progress(Progress(step=Step.COLLECTING))
     try:
-        record = make_record(plan, engine.info, run_dir, ended, trace, conditions, repeat=repeat)
+        record = make_record(
+            plan, engine.info, run_dir, ended, trace, conditions, repeat=repeat, sampled=sampled
+        )
         run_dir.compress_trace()
         reserve.give_up()
         run_dir.write_record(record)
@@ -232,7 +237,7 @@ def _run_spec(
         environment=environment,
         cpuset=cpuset,
         isolation=plan.isolation,
-        gpu=plan.gpu,
+        gpus=plan.gpus,
     )
 
 
@@ -277,10 +282,12 @@ def _run_to_its_end(
     interrupts: Interrupts,
     on_progress: Callable[[Progress], None],
     note_start: Callable[[], None],
+    tell_own: Callable[[Own | None], None],
 ) -> EndingRecord:
     """Start the submission and stay with it. An engine that fails on the way is recorded.
 
-    ``note_start``: called when nothing but the start itself is missing.
+    ``note_start``: called when nothing but the start itself is missing; ``tell_own``: once it has
+    started, with how its processes are told from others.
     """
     state: ExitState | None = None
     failure: str | None = None
@@ -289,6 +296,7 @@ def _run_to_its_end(
             note_start()
             try:
                 execution.start()
+                tell_own(execution.own())
                 on_progress(Progress(step=Step.STARTED))
                 state = supervisor.stay(execution)
             except KeyboardInterrupt:

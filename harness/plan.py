@@ -40,8 +40,8 @@ class Plan:
     for the harness's own. ``realtime`` is False only where a witness
     without real-time scheduling is wanted, for tests and benchmarks. ``changed_limits``: the names
     of the limits that are not the challenge's own, as its file calls them. ``image_facts``: None
-    for an engine without images. ``gpu``: the UUID of the one that the run is given; None where
-    nobody chooses. Raises ChallengeError when its fields are more files than allowed.
+    for an engine without images. ``gpus``: UUIDs of those that the run is given, () for none; None
+    where nobody chooses. Raises ChallengeError when its fields are more files than allowed.
     """
 
     challenge: Challenge
@@ -57,7 +57,7 @@ class Plan:
     isolation: Isolation = field(default_factory=Isolation)
     changed_limits: tuple[str, ...] = ()
     image_facts: ImageRecord | None = None
-    gpu: str | None = None
+    gpus: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         names = {name for pair in self.pairs for name in pair.field_names}

@@ -17,6 +17,7 @@ from harness.collect import (
     read_small_file,
     unexpected_files,
 )
+from harness.gpu_record import gpu_warnings, record_gpus, with_foreign
 from harness.runner.inside import InsideReport, parse_report
 from harness.store import PairRecord, RunDirectory, RunRecord, TaskRecord, WitnessRecord
 from harness.text import harmless, harmless_line
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from harness.challenge.pairs import Pair, TaskPairs
     from harness.ending import EndingRecord
     from harness.engine.base import EngineInfo
+    from harness.gpu_figures import GpuStretch
+    from harness.gpu_record import Sampled
     from harness.machine.contamination import Contamination
     from harness.machine.fingerprint import Fingerprint
     from harness.plan import Plan
@@ -70,8 +73,10 @@ def make_record(
     *,
     repeat: RepeatRecord | None = None,
     wall_offset_ns: int | None = None,
+    sampled: Sampled | None = None,
 ) -> RunRecord:
-    """Collects the fields on the way. ``wall_offset_ns``: what to add to the trace's clock for UTC;
+    """Collects the fields on the way. ``sampled``: its GPUs, None where they were not.
+    ``wall_offset_ns``: what to add to the trace's clock for UTC;
     None for the offset of now, which is another after a restart of the machine."""
     collected = {
         pair.key: collect_field(
@@ -85,6 +90,9 @@ def make_record(
     timed = tuple(_as_written(pair, collected[pair.key].path) for pair in plan.pairs)
     modified_ns = _modified_on_trace_clock(collected, wall_offset_ns)
     timings = time_pairs(timed, trace, modified_ns=modified_ns)
+    gpus = record_gpus(
+        plan, sampled, ended.duration_s, timings, trace.placement, conditions.machine
+    )
     lost = (*trace.lost, *_unseen(collected, timings))
     inside, inside_problem = _inside_report(run_dir)
     failures = _told_failures(inside)
@@ -97,6 +105,7 @@ def make_record(
             inside,
             told=failures.get(pair.key),
             attempted=pair.task in touched,
+            gpu=None if gpus is None else gpus.pairs.get(pair.key),
         )
         for pair, timing in zip(plan.pairs, timings, strict=True)
     )
@@ -108,7 +117,7 @@ def make_record(
         )
     )
     warnings = [*verdict.warnings, *_witness_warnings(pairs, trace, inside, lost)]
-    warnings += _uncovered_warnings(plan, timings)
+    warnings += [*_uncovered_warnings(plan, timings), *gpu_warnings(gpus)]
     doubts = (
         _changed_limits(plan),
         _fewer_files(plan, ended.ending),
@@ -148,8 +157,9 @@ def make_record(
         cache=conditions.cache,
         machine=conditions.machine,
         machine_digest=conditions.machine.digest,
-        gpu=plan.gpu,
-        contamination=conditions.contamination,
+        gpu=plan.gpus[0] if plan.gpus is not None and len(plan.gpus) == 1 else None,
+        gpus=None if gpus is None else gpus.record,
+        contamination=with_foreign(conditions.contamination, gpus),
         tasks=tuple(_task_record(found, pairs, timings, touched) for found in plan.tasks),
         pairs=pairs,
         repeat=repeat,
@@ -262,6 +272,7 @@ def _pair_record(
     *,
     told: str | None,
     attempted: bool,
+    gpu: GpuStretch | None,
 ) -> PairRecord:
     problem = field.problem
     if field.state is FieldState.MISSING and told is not None:
@@ -281,6 +292,7 @@ def _pair_record(
         exclusive_s=timing.exclusive_s,
         inside_runtime_s=seen_inside.get(pair.key),
         flags=tuple(sorted(timing.flags)),
+        gpu=gpu,
     )
 
 

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 from harness.ending import Cut, CutRecord, EndingRecord
 from harness.errors import OutputError
 from harness.execute import take_over
+from harness.gpu_record import Sampled
 from harness.machine.contamination import Contamination
 from harness.probe.salvage import salvage_trace
 from harness.probe.trace import Placement
 from harness.record import Conditions, Ended, make_record
+from harness.sampler.samples import read_samples
 from harness.started import read_start
 from harness.store import RunDirectory
 
@@ -171,9 +173,9 @@ def _finish(run_dir: RunDirectory, start: StartRecord, engine: Engine) -> RunRec
             ),
             repeat=start.repeat,
             wall_offset_ns=start.wall_offset_ns,
+            sampled=_sampled(run_dir, start),
         )
-        if run_dir.growing_trace.exists():
-            run_dir.compress_trace()
+        run_dir.compress_trace()
         run_dir.write_record(record)
     except OSError as error:
         raise OutputError(
@@ -181,6 +183,15 @@ def _finish(run_dir: RunDirectory, start: StartRecord, engine: Engine) -> RunRec
             "`harness recover` again once that is mended"
         ) from error
     return record
+
+
+def _sampled(run_dir: RunDirectory, start: StartRecord) -> Sampled | None:
+    """What the sampler saw, which ended with its harness."""
+    if not start.gpus:
+        return None
+    growing, packed = run_dir.growing_samples, run_dir.samples_path
+    samples = read_samples(growing if growing.exists() or not packed.exists() else packed)
+    return Sampled(samples=samples, started_ns=start.monotonic_ns)
 
 
 def _salvage(run_dir: RunDirectory, start: StartRecord) -> Salvaged:

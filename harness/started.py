@@ -58,7 +58,7 @@ class StartRecord(BaseModel):
     challenge_digest: str
     challenge_file: Path | None
     data_dir: Path
-    gpu: str | None = None
+    gpus: tuple[str, ...] | None = None
     submission: str
     pairs: tuple[Pair, ...]
     reserved_cpu: int | None
@@ -95,7 +95,7 @@ class StartRecord(BaseModel):
             challenge_digest=plan.challenge.digest,
             challenge_file=plan.challenge_file,
             data_dir=plan.data_dir,
-            gpu=plan.gpu,
+            gpus=plan.gpus,
             submission=plan.submission,
             pairs=plan.pairs,
             reserved_cpu=reserved_cpu,
@@ -123,7 +123,7 @@ class StartRecord(BaseModel):
             cache=self.cache.asked,
             isolation=self.isolation,
             image_facts=self.image_facts,
-            gpu=self.gpu,
+            gpus=self.gpus,
         )
 
 

@@ -1,10 +1,11 @@
-"""The run directory: every path in it, and every JSON schema.
+"""The run directory: every path in it; what its files hold, :mod:`harness.store_records` says.
 
 ::
 
     runs/<submission>/<run id>/
       run.json          written last: a directory without it is a run that did not end
       trace.jsonl.gz    what the witness saw
+      gpu.jsonl.gz      what the sampler saw of its GPUs (harness.sampler.records has its schema)
       log.txt           the submission's stdout and stderr, capped
       fields/task_0X/   the fields, as the submission wrote them
       repeat.json       in the first run of a group that --repeat made: its summary
@@ -25,272 +26,57 @@ import shutil
 import subprocess
 import time
 from contextlib import suppress
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from harness.cache import CacheRecord
 from harness.challenge.field_file import FieldState
-from harness.challenge.model import Limits
-from harness.ending import EndingRecord
-from harness.engine.base import EngineName
-from harness.errors import Blame, OutputError
-from harness.image_record import ImageRecord
-from harness.machine.contamination import Contamination
-from harness.machine.fingerprint import Fingerprint
-from harness.probe.realtime import Precision
-from harness.probe.trace import Placement
-from harness.timing import Flag
+from harness.errors import OutputError
+from harness.store_records import (
+    FieldsRecord,
+    FindingRecord,
+    IntervalOf,
+    PairRecord,
+    PairSpread,
+    Record,
+    RefusedRecord,
+    RepeatRecord,
+    RepeatSummary,
+    RunRecord,
+    RunStatus,
+    TaskRecord,
+    WitnessRecord,
+)
 
 if TYPE_CHECKING:
     from pathlib import PurePosixPath
 
+    from pydantic import BaseModel
+
+__all__ = (
+    "LOCAL_SUBMISSION",
+    "FieldsRecord",
+    "FindingRecord",
+    "IntervalOf",
+    "PairRecord",
+    "PairSpread",
+    "RefusedRecord",
+    "RepeatRecord",
+    "RepeatSummary",
+    "RunDirectory",
+    "RunRecord",
+    "RunStatus",
+    "TaskRecord",
+    "WitnessRecord",
+    "sync_folder",
+    "write_json",
+)
+
 _logger = logging.getLogger(__name__)
-_R = TypeVar("_R", bound="_Record")
+_R = TypeVar("_R", bound="Record")
 
 LOCAL_SUBMISSION = "local"  # the name dry runs are kept under
-
-
-class RunStatus(StrEnum):
-    """How a run ended. The first recorded reason wins."""
-
-    SUCCEEDED = "succeeded"
-    INCOMPLETE = "incomplete"
-    CRASHED = "crashed"
-    OUT_OF_MEMORY = "out_of_memory"
-    TIMED_OUT = "timed_out"
-    OUTPUT_LIMIT = "output_limit"
-    REJECTED = "rejected"
-    INTERRUPTED = "interrupted"
-    INFRASTRUCTURE = "infrastructure"
-
-    @property
-    def exit_code(self) -> int:
-        """Exit code of a command that executed one run."""
-        return _EXIT_CODES[self]
-
-
-_EXIT_CODES = {
-    RunStatus.SUCCEEDED: 0,
-    RunStatus.INCOMPLETE: 40,
-    RunStatus.CRASHED: 41,
-    RunStatus.OUT_OF_MEMORY: 42,
-    RunStatus.TIMED_OUT: 43,
-    RunStatus.OUTPUT_LIMIT: 44,
-    RunStatus.REJECTED: 45,
-    RunStatus.INFRASTRUCTURE: 46,
-    RunStatus.INTERRUPTED: 130,
-}
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PairRecord(_Record):
-    """One pair of a run. Times in seconds; None means not measured.
-
-    ``inside_runtime_s`` is the reference runner's own witness, kept to be compared.
-    ``field_problem`` says why a field is not valid; ``field_sha256`` is of the file's bytes;
-    ``field_path`` is its place below ``fields/``, None when there was no file; ``expected_path``
-    the name, below the output folder, that counts before others.
-    """
-
-    key: str
-    task: str
-    fixed_id: int
-    moving_id: int
-    field_state: FieldState
-    field_problem: str | None = None
-    field_path: str | None = None
-    expected_path: str | None = None
-    field_sha256: str | None = None
-    runtime_s: float | None = None
-    exclusive_s: float | None = None
-    inside_runtime_s: float | None = None
-    flags: tuple[Flag, ...] = ()
-
-
-class TaskRecord(_Record):
-    """One task of a run. ``overlap_ratio`` is 1.0 when its pairs came one after the other.
-
-    ``first_runtime_s`` is of the pair that finished first, which may have paid for what a method
-    prepares once; ``median_rest_s`` of all the others. ``uncovered_s`` is the time between the
-    task's first access and its last field that no pair covers.
-    """
-
-    name: str
-    attempted: bool
-    pairs: int
-    valid_fields: int
-    median_runtime_s: float | None = None
-    first_runtime_s: float | None = None
-    median_rest_s: float | None = None
-    makespan_per_pair_s: float | None = None
-    overlap_ratio: float | None = None
-    uncovered_s: float | None = None
-
-
-class WitnessRecord(_Record):
-    """How far the runtimes can be trusted. They may be ranked only when ``complete``.
-
-    ``reserved_cpu``: the CPU that was the witness's alone; None when there was none.
-    """
-
-    placement: Placement = Placement.HOST
-    precision: Precision
-    complete: bool
-    lost: tuple[str, ...] = ()
-    reserved_cpu: int | None = None
-
-
-class RepeatRecord(_Record):
-    """Which run of a group this is: 1 to ``of``. The group has the name of its first run."""
-
-    group: str
-    index: int
-    of: int
-
-
-class RunRecord(_Record):
-    """``run.json``. ``created`` is UTC, ISO 8601; ``duration_s`` from the submission's start to its
-    end; ``blame`` is None when the run succeeded; ``changed_limits``: the names of those that are
-    not the challenge's own; ``image``: None for the process engine and in older records; ``gpu``:
-    the UUID of the one that it was given, None where nobody chose one. Version 1 had no ``ending``
-    and no ``changed_limits``."""
-
-    schema_version: Literal[1, 2] = 2
-    harness_version: str
-    run_id: str
-    submission: str
-    created: str
-    challenge: str
-    challenge_digest: str
-    engine: EngineName
-    engine_version: str
-    image_id: str
-    image_reference: str
-    image: ImageRecord | None = None
-    limits: Limits
-    changed_limits: tuple[str, ...] = ()
-    status: RunStatus
-    reason: str
-    blame: Blame | None
-    exit_code: int | None
-    ending: EndingRecord | None = None
-    duration_s: float
-    witness: WitnessRecord
-    cache: CacheRecord
-    machine: Fingerprint
-    machine_digest: str
-    gpu: str | None = None
-    contamination: Contamination
-    tasks: tuple[TaskRecord, ...]
-    pairs: tuple[PairRecord, ...]
-    repeat: RepeatRecord | None = None
-    warnings: tuple[str, ...] = ()
-
-    def ranked_runtime_s(self, pair: PairRecord) -> float | None:
-        """The runtime that may be ranked: of a valid field, by a witness that missed nothing."""
-        valid = pair.field_state is FieldState.VALID
-        return pair.runtime_s if valid and self.witness.complete else None
-
-    def task(self, name: str) -> TaskRecord:
-        return next(task for task in self.tasks if task.name == name)
-
-
-class FindingRecord(_Record):
-    """A finding of the check, made harmless: see :class:`harness.check.findings.Finding`."""
-
-    severity: str
-    kind: str
-    pair: str | None
-    expected: str
-    found: str
-    fix: str
-
-
-class FieldsRecord(_Record):
-    """``fields.json``: fields that were handed in as a zip, and lie in ``fields/`` as a run's do.
-
-    ``created`` is UTC, ISO 8601. ``source_sha256`` and ``source_bytes`` are of the zip, ``entry``
-    what it was called. ``tasks`` and ``pairs`` have no times, as nothing was run. ``findings``: of
-    the zip and the fields' format.
-    """
-
-    schema_version: Literal[1] = 1
-    harness_version: str
-    submission: str
-    run_id: str
-    created: str
-    challenge: str
-    challenge_digest: str
-    data_digest: str
-    entry: str
-    source_sha256: str
-    source_bytes: int
-    tasks: tuple[TaskRecord, ...]
-    pairs: tuple[PairRecord, ...]
-    findings: tuple[FindingRecord, ...] = ()
-
-
-class RefusedRecord(_Record):
-    """``refused.json``: why an upload cannot be run, which is its team's to mend.
-
-    All texts are made harmless. ``error``: the name of the class in :mod:`harness.errors`, whose
-    ``exit_code`` it is; ``log_tail``: the last lines that its build printed.
-    """
-
-    schema_version: Literal[1] = 1
-    harness_version: str
-    submission: str
-    run_id: str
-    created: str
-    entry: str
-    source_sha256: str
-    error: str
-    exit_code: int
-    reason: str
-    findings: tuple[str, ...] = ()
-    log_tail: tuple[str, ...] = ()
-
-
-class IntervalOf(StrEnum):
-    """What an interval bounds: see :mod:`harness.spread`."""
-
-    MEDIAN = "median"
-    MEAN = "mean"
-
-
-class PairSpread(_Record):
-    """One pair over several runs. ``runtimes_s``: one a run, None where there is none that counts;
-    ``spread_ratio`` from the shortest to the longest, as a share of the median."""
-
-    key: str
-    task: str
-    runtimes_s: tuple[float | None, ...]
-    median_s: float | None = None
-    shortest_s: float | None = None
-    longest_s: float | None = None
-    spread_ratio: float | None = None
-    interval_s: tuple[float, float] | None = None
-    interval_of: IntervalOf | None = None
-
-
-class RepeatSummary(_Record):
-    """``repeat.json``. ``asked`` runs were to be made; ``runs`` and ``statuses`` are those that
-    ended, in their order."""
-
-    schema_version: Literal[1] = 1
-    group: str
-    submission: str
-    asked: int
-    runs: tuple[str, ...]
-    statuses: tuple[RunStatus, ...]
-    pairs: tuple[PairSpread, ...]
-    warnings: tuple[str, ...] = ()
 
 
 class RunDirectory:
@@ -392,6 +178,15 @@ class RunDirectory:
         return self.path / "trace.jsonl.gz"
 
     @property
+    def growing_samples(self) -> Path:
+        """What is seen of its GPUs while the run goes on; absent where it has none."""
+        return self.path / "gpu.jsonl"
+
+    @property
+    def samples_path(self) -> Path:
+        return self.path / "gpu.jsonl.gz"
+
+    @property
     def output_dir(self) -> Path:
         """What the submission sees as its output folder; gone once the fields are collected."""
         return self.path / "output"
@@ -409,19 +204,11 @@ class RunDirectory:
         return self.fields_dir / field
 
     def compress_trace(self) -> None:
-        """Without room for that, the trace stays as it grew."""
-        part = self.trace_path.with_suffix(".part")
-        try:
-            with self.growing_trace.open("rb") as plain, part.open("wb") as file:
-                with gzip.open(file, "wb") as packed:
-                    shutil.copyfileobj(plain, packed)
-                os.fsync(file.fileno())  # before the growing one goes
-            part.replace(self.trace_path)
-        except OSError as error:
-            _logger.warning("%s: not compressed (%s)", self.growing_trace, error.strerror)
-            part.unlink(missing_ok=True)
-            return
-        self.growing_trace.unlink()
+        """And the samples of its GPUs. Without room for that, they stay as they grew."""
+        grown = (self.growing_trace, self.trace_path), (self.growing_samples, self.samples_path)
+        for growing, packed in grown:
+            if growing.exists():
+                _compress(growing, packed)
 
     def put_away(self, record: RunRecord) -> None:
         """Remove what only an unfinished run has, when its record is on the disk. Fields that could
@@ -432,7 +219,7 @@ class RunDirectory:
             self.started_path,
             self.reserve_path,
             *(path.with_suffix(".part") for path in (self.record_path, self.started_path)),
-            self.trace_path.with_suffix(".part"),
+            *(path.with_suffix(".part") for path in (self.trace_path, self.samples_path)),
             *self.fields_dir.rglob(".*.part"),  # copies that were cut short
         )
         for path in leftovers:
@@ -510,6 +297,21 @@ class RunDirectory:
             return RepeatSummary.model_validate_json(self.repeat_path.read_bytes())
         except (OSError, ValidationError) as error:
             raise OutputError(f"{self.repeat_path}: not a summary of runs: {error}") from error
+
+
+def _compress(growing: Path, packed: Path) -> None:
+    part = packed.with_suffix(".part")
+    try:
+        with growing.open("rb") as plain, part.open("wb") as file:
+            with gzip.open(file, "wb") as target:
+                shutil.copyfileobj(plain, target)
+            os.fsync(file.fileno())  # before the growing one goes
+        part.replace(packed)
+    except OSError as error:
+        _logger.warning("%s: not compressed (%s)", growing, error.strerror)
+        part.unlink(missing_ok=True)
+        return
+    growing.unlink()
 
 
 def _read(path: Path, model: type[_R], what: str, absent: str) -> _R:

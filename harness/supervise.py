@@ -91,6 +91,11 @@ class Supervisor:
             return self._duration_s
         return self._now_s() if self._has_started else 0.0
 
+    @property
+    def started_ns(self) -> int:
+        """When it started, on the trace's clock; now, where it did not."""
+        return round(self._started_s * 1e9)
+
     def stay(self, execution: Execution) -> ExitState | None:
         """From its start until it has ended by itself; None when it must be ended: see ``cut``."""
         self._has_started = True

@@ -26,6 +26,7 @@ ALONE = frozenset(
         f"{UNIT}test_doctor.py",
         f"{UNIT}test_edition_contracts.py",
         f"{UNIT}test_execute.py",
+        f"{UNIT}test_gpu_run.py",
         f"{UNIT}test_interrupts.py",
         f"{UNIT}test_paced.py",
         f"{UNIT}test_probe.py",

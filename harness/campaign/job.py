@@ -28,6 +28,7 @@ from harness.campaign.unfinished import remove_unfinished
 from harness.campaign.upload import UploadKind
 from harness.challenge.model import builtin_names
 from harness.challenge.pairs import check_data
+from harness.engine.base import NVIDIA_RUNTIME
 from harness.engine.owner import Owner
 from harness.errors import (
     Blame,
@@ -250,7 +251,7 @@ class _Attempt:
             cache=order.conditions.cache,
             isolation=order.conditions.isolation,
             changed_limits=order.changed_limits,
-            gpu=order.gpu,
+            gpus=_gpus(order),
         )
 
     def _challenge_file(self) -> Path | None:
@@ -315,6 +316,14 @@ class _Attempt:
             )
 
         return tell
+
+
+def _gpus(order: JobOrder) -> tuple[str, ...] | None:
+    """The place's; none where it has none, but for NVIDIA's runtime, which an organiser chose to
+    have all of them handed out."""
+    if order.gpu is not None:
+        return (order.gpu,)
+    return None if order.conditions.isolation.runtime == NVIDIA_RUNTIME else ()
 
 
 def _same(image: Image, run_id: str) -> JobEnd:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 
+from harness.engine.base import NVIDIA_RUNTIME
 from harness.engine.owner import LABEL_PREFIX, OWNER_LABEL, Owner
 from harness.errors import BuildError, EngineError
 
@@ -29,7 +30,6 @@ TEMPORARY = "/tmp"
 _OOM_SCORE_ADJ = 500
 OPEN_FILES = "nofile"  # setrlimit(2)
 _FRAME_BYTES = 1 << 20  # of a folder that holds nothing but what is mounted in it
-_NVIDIA = "nvidia"
 SYSTEM = tuple(map(PurePosixPath, ("/proc", "/sys", "/dev")))
 
 
@@ -150,28 +150,29 @@ def _ulimits(spec: RunSpec) -> dict[str, int]:
 
 
 def _environment(spec: RunSpec) -> dict[str, str]:
-    """A GPU that was chosen for the run is not the challenge's to change."""
-    if spec.gpu is None:
+    """Which GPUs were chosen for the run is not the challenge's to change."""
+    if spec.gpus is None:
         return {**_gpu_variables(spec), **spec.environment}
     return {**spec.environment, **_gpu_variables(spec)}
 
 
 def _devices(spec: RunSpec) -> dict[str, list[DeviceRequest]]:
-    """The GPU that was chosen for the run; without one nothing is asked for."""
-    if spec.gpu is None:
+    """The GPUs that were chosen for the run; without one nothing is asked for."""
+    if not spec.gpus:
         return {}
-    return {"device_requests": [DeviceRequest(device_ids=[spec.gpu], capabilities=[["gpu"]])]}
+    wanted = DeviceRequest(device_ids=list(spec.gpus), capabilities=[["gpu"]])
+    return {"device_requests": [wanted]}
 
 
 def _gpu_variables(spec: RunSpec) -> dict[str, str]:
     """NVIDIA's runtime, which an engine may have for its default, hands out what a variable asks
     for: one of the image, unless we set it."""
-    if spec.gpu is not None:
+    if spec.gpus:
         return {
-            "NVIDIA_VISIBLE_DEVICES": spec.gpu,
+            "NVIDIA_VISIBLE_DEVICES": ",".join(spec.gpus),
             "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
         }
-    if spec.isolation.runtime == _NVIDIA:
+    if spec.gpus is None and spec.isolation.runtime == NVIDIA_RUNTIME:
         return {"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
     return {"NVIDIA_VISIBLE_DEVICES": "void"}
 

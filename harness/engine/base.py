@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from harness.challenge.model import Limits
     from harness.engine.image_facts import ImageFacts
     from harness.engine.owner import Owner
+    from harness.sampler.spec import Own
+
+
+NVIDIA_RUNTIME = "nvidia"  # the engine's name of what hands out GPUs
 
 
 class EngineName(StrEnum):
@@ -62,8 +66,8 @@ class RunSpec:
     """One execution: everything an engine must know, and nothing a submission may change.
 
     ``log_path`` receives stdout and stderr, at most ``limits.log_bytes`` of them. ``cpuset``: the
-    only CPUs it may run on; None for all. ``gpu``: the UUID of the only GPU it gets; None for what
-    the engine gives without being asked.
+    only CPUs it may run on; None for all. ``gpus``: UUIDs of the GPUs that it gets, () for none;
+    None for what the engine gives without being asked.
     """
 
     image: Image
@@ -75,7 +79,7 @@ class RunSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     cpuset: tuple[int, ...] | None = None
     isolation: Isolation = field(default_factory=Isolation)
-    gpu: str | None = None
+    gpus: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +167,9 @@ class Execution(Protocol):
         """What it wrote outside of its output folder; may take seconds. None when it cannot be
         told. Of one that has ended, what has a name and is there until it is removed."""
 
+    def own(self) -> Own | None:
+        """How its processes are told from others; None when it has not been started."""
+
     def is_alone(self) -> bool:
         """Is it certain that this engine keeps nothing of another submission that runs?"""
 
@@ -228,6 +235,9 @@ class Engine(Protocol):
         """What the image says of itself; None for an engine without images."""
 
     def prepare(self, spec: RunSpec) -> Execution: ...
+
+    def why_no_gpus(self) -> str | None:
+        """None when it can give a run GPUs of this machine, else what is missing."""
 
     def check_isolation(self, isolation: Isolation) -> None:
         """Raises OptionError for what this engine cannot do; costs nothing, so ask it first."""

@@ -24,6 +24,7 @@ from harness.engine.log import CappedLog, LogPump
 from harness.engine.owner import Owner
 from harness.engine.process_tree import OWNER_MARK, RUN_MARK, ProcessTree
 from harness.errors import EngineError
+from harness.sampler.spec import OwnTree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +69,7 @@ def child_environment(spec: RunSpec, *, method: Path, home: Path, mark: str) -> 
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         **spec.environment,
-        **({} if spec.gpu is None else {"CUDA_VISIBLE_DEVICES": spec.gpu}),
+        **({} if spec.gpus is None else {"CUDA_VISIBLE_DEVICES": ",".join(spec.gpus)}),
         "HARNESS_DATA_DIR": str(data[0]),
         "HARNESS_OUTPUT_DIR": str(output[0]),
         "HARNESS_METHOD_DIR": str(method),
@@ -183,6 +184,11 @@ class ChildExecution:
             return None
         deleted = deleted_bytes(process.pid for process in self._tree.members())
         return ScratchUse(used_bytes=written + (deleted or 0), deleted_bytes=deleted)
+
+    def own(self) -> OwnTree | None:
+        if self._child is None:
+            return None
+        return OwnTree(root=self._child.pid, mark=f"{RUN_MARK}={self._mark}")
 
     def is_alone(self) -> bool:
         return False  # nobody knows who else runs one

@@ -42,6 +42,7 @@ from harness.engine.owner import Owner
 from harness.engine.removal import remove_container
 from harness.engine.second_start import starts_with
 from harness.errors import BuildError, EngineError
+from harness.sampler.spec import OwnContainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -274,6 +275,10 @@ class ContainerExecution:
         else:
             deleted = None if self._group is None else deleted_bytes(self._group.threads())
         return ScratchUse(used_bytes=written + (deleted or 0), deleted_bytes=deleted)
+
+    def own(self) -> OwnContainer | None:
+        known = None if self._container is None else self._container.id
+        return None if known is None else OwnContainer(container=known)
 
     def is_alone(self) -> bool:
         """One that has ended and is not removed yet still has its files."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +19,7 @@ from harness.engine.api import (
     reason,
 )
 from harness.engine.arguments import NAME_PREFIX, RUN_LABEL, check_image
-from harness.engine.base import EngineInfo, EngineName, HelperSpec, Image
+from harness.engine.base import NVIDIA_RUNTIME, EngineInfo, EngineName, HelperSpec, Image
 from harness.engine.connection import open_client
 from harness.engine.container import ContainerExecution
 from harness.engine.deadline import within
@@ -48,6 +49,7 @@ _log = logging.getLogger(__name__)
 
 _BOOT_ID_TIMEOUT_S = 60.0
 _POLL_S = 0.2
+_GPU_HOOK = "nvidia-container-runtime-hook"
 _ISOLATION = (
     "container: no network, no capabilities, data read-only, memory, processes and log limited"
 )
@@ -232,6 +234,15 @@ class DockerEngine:
     def trial(self, spec: RunSpec, program: tuple[str, ...]) -> TrialExecution:
         """A run of ``spec`` but for its program: the harness's own, in place of the image's."""
         return TrialExecution(self._client, spec, program)
+
+    def why_no_gpus(self) -> str | None:
+        """See :class:`harness.engine.base.Engine`."""
+        if kernel.told_by(self._facts) is False:
+            return "the container engine is on another machine, or in a virtual one"
+        hook = shutil.which(_GPU_HOOK)  # what an engine hands them out with
+        if NVIDIA_RUNTIME not in (self._facts.get("Runtimes") or ()) and hook is None:
+            return "the container engine lacks NVIDIA's runtime (`harness doctor`)"
+        return None
 
     def check_isolation(self, isolation: Isolation) -> None:
         there = sorted(self._facts.get("Runtimes") or ())

@@ -88,6 +88,9 @@ class ProcessEngine:
             )
         return ChildExecution(spec, self._command, method=_method_of(folder))
 
+    def why_no_gpus(self) -> str | None:
+        return None
+
     def check_isolation(self, isolation: Isolation) -> None:
         given = ["--read-only-root"] if isolation.read_only_root else []
         if isolation.runtime is not None:

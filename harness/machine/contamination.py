@@ -16,7 +16,7 @@ from harness.challenge.quantity import format_bytes
 from harness.machine.gpu import GpuProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 # Too short a look finds the engine's own work at a container's start.
 MIN_OBSERVED_S = 2.0
@@ -133,9 +133,25 @@ def _evidence(found: Contamination, seen: Observations) -> Iterator[str]:
     yield from _cpu_evidence(found, seen)
     yield from _memory_evidence(found, seen.memory_bytes)
     yield from _clock_evidence(found, seen)
-    for process in found.foreign_gpu_processes or ():
-        held = "" if process.memory_bytes is None else f", {format_bytes(process.memory_bytes)}"
-        yield f"another process computes on GPU {process.gpu} (pid {process.pid}{held})"
+    yield from map(_gpu_evidence, found.foreign_gpu_processes or ())
+
+
+def add_gpu_processes(found: Contamination, processes: Sequence[GpuProcess]) -> Contamination:
+    """Those that were seen on a run's GPUs while it ran, and are not the submission's."""
+    if not processes:
+        return found
+    return found.model_copy(
+        update={
+            "verdict": MachineVerdict.SUSPECT,
+            "evidence": (*found.evidence, *map(_gpu_evidence, processes)),
+            "foreign_gpu_processes": (*(found.foreign_gpu_processes or ()), *processes),
+        }
+    )
+
+
+def _gpu_evidence(process: GpuProcess) -> str:
+    held = "" if process.memory_bytes is None else f", {format_bytes(process.memory_bytes)}"
+    return f"another process computes on GPU {process.gpu} (pid {process.pid}{held})"
 
 
 def _cpu_evidence(found: Contamination, seen: Observations) -> Iterator[str]:

@@ -27,13 +27,15 @@ _NAME_LENGTH = 40
 class MachineWatch:
     """Made before the submission starts, when the harness's own helpers run already."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, asks_driver: bool = True) -> None:
+        """``asks_driver``: for who computes on a GPU, before and after. Who has the run's GPUs
+        sampled leaves that to the sampler, whose driver may hang."""
         this = psutil.Process()
         self._ours = dict.fromkeys((this, *this.children(recursive=True)), 0.0)
         self._submission_s = 0.0
         self._samples: list[Sample] = []
         self._clocks = tuple(sorted(CPUS.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")))
-        self._gpu_processes = computing_processes()
+        self._gpu_processes = computing_processes() if asks_driver else None
         self._throttles = _throttle_events()
         self._programs = self._foreign_programs()
 

@@ -57,7 +57,8 @@ class Header(_Record):
 @dataclass(frozen=True, kw_only=True)
 class Busy(_Record):
     """What the driver says of the time up to ``t_ns``: in ``ratio`` of it some kernel ran. The time
-    begins where that of the entry before ended."""
+    begins where that of the entry before ended. Of a GPU's first entry, and of the first after a
+    look without ``busy``, it is not known where it begins."""
 
     t_ns: int
     ratio: float

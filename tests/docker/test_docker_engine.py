@@ -23,6 +23,7 @@ from harness.errors import (
     EngineError,
     ImageMissing,
 )
+from harness.sampler.belonging import in_container
 from tests.docker.conftest import MIB, shell_spec
 
 if TYPE_CHECKING:
@@ -70,6 +71,22 @@ def test_info(engine: DockerEngine) -> None:
     assert engine.info.name is EngineName.DOCKER
     assert engine.info.version
     assert "no network" in engine.info.isolation
+
+
+def test_its_processes_are_told_from_others(
+    engine: DockerEngine, shell_image: Image, folder: Path, client: DockerClient
+) -> None:
+    """And it has no GPU that NVIDIA's runtime would hand out without being asked."""
+    spec = shell_spec(shell_image, folder, "echo gpus=$NVIDIA_VISIBLE_DEVICES; sleep 60")
+    with engine.prepare(dataclasses.replace(spec, gpus=())) as execution:
+        execution.start()
+        own = execution.own()
+        assert own is not None
+        wait_for_log(folder, "gpus=void")
+        (name,) = containers_of(client, folder)
+        pid = client.containers.get(name).attrs["State"]["Pid"]
+        assert in_container(Path(f"/proc/{pid}/cgroup").read_text(), own.container)
+        assert not in_container(Path("/proc/self/cgroup").read_text(), own.container)
 
 
 class TestEnding:

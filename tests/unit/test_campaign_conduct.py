@@ -55,6 +55,7 @@ def conduct(files: CampaignFiles, **changes: object) -> int:
         "engine": "process",
         "base_image": None,
         "cache": CacheMode.WARM,
+        "gpu": None,
         "limits": (),
         "isolation": Isolation(),
         "seed": None,

@@ -244,7 +244,7 @@ def test_gpu_is_told_to_the_method(tmp_path: Path, site: Site) -> None:
         tasks=read_pairs(CHALLENGE, site.data_dir),
         image=image,
         submission="team",
-        gpu="GPU-1",
+        gpus=("GPU-1",),
     )
     record = execute(plan, site.engine, RunDirectory.create(site.runs_dir, "team"))
     assert record.status is RunStatus.SUCCEEDED

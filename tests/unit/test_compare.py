@@ -12,9 +12,10 @@ from harness.cache import CacheMode, CacheRecord, CacheState
 from harness.challenge.field_file import FieldState
 from harness.compare import compare
 from harness.errors import OutputError
+from harness.gpu_figures import GpuDevice, GpusRecord
 from harness.machine.contamination import Contamination, MachineVerdict
 from harness.probe.realtime import Precision
-from harness.store import RunDirectory, RunStatus, WitnessRecord
+from harness.store import RunDirectory, RunRecord, RunStatus, WitnessRecord
 from tests.unit.test_store import MACHINE, RECORD
 
 if TYPE_CHECKING:
@@ -126,3 +127,17 @@ def test_command(tmp_path: Path) -> None:
 def test_run_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="no run nonsense"):
         RunDirectory.find("nonsense", tmp_path)
+
+
+def test_gpus_that_the_runs_were_given() -> None:
+    """Of one machine: its fingerprint names all of its GPUs, and says not which a run had."""
+
+    def given(*names: str) -> RunRecord:
+        devices = tuple(GpuDevice(uuid=name, index=0, name=name) for name in names)
+        return CLEAN.model_copy(update={"gpus": GpusRecord(devices=devices)})
+
+    assert compare(given("A", "B"), given("B", "A")).differences == ()
+    assert compare(given("A"), given("B")).differences == ("GPUs of the run: A | B",)
+    assert compare(given("A"), given("A", "A")).differences == ("GPUs of the run: A | A, A",)
+    assert compare(given("A"), CLEAN).differences == ("GPUs of the run: A | none",)
+    assert compare(given(), CLEAN).differences == ()

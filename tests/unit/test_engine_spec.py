@@ -89,7 +89,7 @@ class TestContainerArguments:
 
     def test_gpu_that_was_chosen_is_the_only_one(self) -> None:
         """Nothing that a challenge sets for its containers changes which."""
-        one = spec(gpu="GPU-1", environment={"NVIDIA_VISIBLE_DEVICES": "all", "A": "b"})
+        one = spec(gpus=("GPU-1",), environment={"NVIDIA_VISIBLE_DEVICES": "all", "A": "b"})
         found = container_arguments(one, name="l2r-x", owner=Owner.current())
         (request,) = found["device_requests"]
         assert request["DeviceIDs"] == ["GPU-1"]
@@ -100,6 +100,17 @@ class TestContainerArguments:
             "NVIDIA_VISIBLE_DEVICES": "GPU-1",
             "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
         }
+
+    def test_several_gpus_and_none(self) -> None:
+        owner = Owner.current()
+        found = container_arguments(spec(gpus=("GPU-1", "GPU-2")), name="l2r-x", owner=owner)
+        (request,) = found["device_requests"]
+        assert request["DeviceIDs"] == ["GPU-1", "GPU-2"]
+        assert found["environment"]["NVIDIA_VISIBLE_DEVICES"] == "GPU-1,GPU-2"
+        runtime = Isolation(runtime="nvidia")
+        found = container_arguments(spec(gpus=(), isolation=runtime), name="l2r-x", owner=owner)
+        assert "device_requests" not in found
+        assert found["environment"]["NVIDIA_VISIBLE_DEVICES"] == "void"
 
     def test_cpus(self) -> None:
         owner = Owner.current()

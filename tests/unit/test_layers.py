@@ -17,16 +17,24 @@ ALLOWED: dict[str, set[str]] = {
     "challenge": {"errors"},
     "probe": {"errors"},
     "sampler": {"errors"},
+    "gpu_choice": {"errors", "machine"},
     "timing": {"challenge", "probe"},
+    "gpu_figures": set(),
+    "gpu_bounds": {"sampler"},
+    "gpu_timing": {"gpu_bounds", "gpu_figures", "sampler", "timing"},
     "runner": {"errors", "challenge", "probe", "timing"},
-    "engine": {"errors", "challenge"},
+    "engine": {"errors", "challenge", "sampler"},
     "cache": set(),
     "machine": {"challenge"},
     "ending": {"engine"},
     "image_record": {"engine", "text"},
     "store": {
         *("errors", "cache", "machine", "challenge", "probe", "timing", "engine", "ending"),
-        "image_record",
+        *("image_record", "store_records"),
+    },
+    "store_records": {
+        *("errors", "cache", "machine", "challenge", "probe", "timing", "engine", "ending"),
+        *("image_record", "gpu_figures"),
     },
     "verdict": {"errors", "challenge", "ending", "store"},
     "text": set(),
@@ -35,8 +43,13 @@ ALLOWED: dict[str, set[str]] = {
     "plan": {"errors", "cache", "challenge", "engine", "image_record"},
     "record": {
         *("challenge", "probe", "timing", "runner", "engine", "store", "verdict"),
-        *("cache", "machine", "collect", "plan", "text", "ending"),
+        *("cache", "machine", "collect", "plan", "text", "ending", "gpu_figures", "gpu_record"),
     },
+    "gpu_record": {
+        *("gpu_bounds", "gpu_figures", "gpu_timing", "machine", "plan", "probe", "sampler"),
+        "timing",
+    },
+    "gpu_watch": {"gpu_record", "plan", "sampler", "store"},
     "started": {
         *("errors", "cache", "challenge", "engine", "image_record", "machine", "plan", "store"),
     },
@@ -53,11 +66,11 @@ ALLOWED: dict[str, set[str]] = {
     "execute": {
         *("errors", "challenge", "probe", "timing", "runner", "engine", "store", "verdict"),
         *("cache", "machine", "collect", "plan", "record", "witness", "ending"),
-        *("supervise", "disk", "data_lock", "interrupts", "started"),
+        *("supervise", "disk", "data_lock", "interrupts", "started", "gpu_watch", "sampler"),
     },
     "recover": {
         *("errors", "ending", "engine", "execute", "machine", "probe", "record", "started"),
-        "store",
+        *("gpu_record", "sampler", "store"),
     },
     "advice": {"errors", "challenge", "ending", "store"},
     "explain": {
@@ -106,6 +119,7 @@ TOP = {
     "cli_upload",
     "console",
     "console_campaign",
+    "console_gpu",
     "console_campaign_lines",
     "console_campaign_summary",
     "console_campaign_table",
