@@ -9,7 +9,7 @@ import typer
 
 from harness import console, console_show
 from harness.cli_options import RunsOption  # noqa: TC001 - typer reads the annotations
-from harness.errors import OutputError
+from harness.errors import OptionError, OutputError
 from harness.explain import explain
 from harness.probe.salvage import salvage_trace
 from harness.started import read_start
@@ -42,13 +42,38 @@ def show(
     log_lines: Annotated[
         int, typer.Option("--log-lines", min=0, help="So many lines of the log's end.")
     ] = 25,
+    timeline: Annotated[
+        bool,
+        typer.Option(
+            "--timeline",
+            help="Draw the run's course: pairs, reads and writes, set-up, and its GPUs.",
+        ),
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The picture's file, .svg or .png. \\[default: timeline.svg in the run directory]",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Explain how a run ended: whose turn it is, what happened when, the evidence, what to try.
 
     The exit code is 0 whatever became of the run, 12 when there is no such run or its record cannot
-    be read (docs/verdicts.md). Of an upload of a campaign that was not run, it says why.
+    be read (docs/verdicts.md). Of an upload of a campaign that was not run, it says why. --timeline
+    draws a picture instead (docs/timeline.md).
     """
+    if output is not None and not timeline:
+        raise OptionError("--output names the file of a picture; add --timeline to have one")
     directory = latest_run(runs) if name is None else _found(name, runs)
+    if timeline:
+        from harness.timeline.picture import draw_timeline  # noqa: PLC0415 - takes time to import
+
+        path = draw_timeline(directory, output)
+        console.tell(f"{console.relative(path)}: the run's course", to_stderr=False)
+        return
     if directory.refused_path.exists():
         _show_refused(directory, as_json=as_json)
         return

@@ -107,15 +107,15 @@ def _timeline(record: RunRecord, seen: Salvaged | None) -> Iterator[Moment]:
 def _witnessed(record: RunRecord, seen: Salvaged | None) -> Iterator[Moment]:
     if seen is None or not seen.trace.events:
         return
-    start_ns = _start_ns(record, seen)
+    began_ns = start_ns(record, seen)
     events = seen.trace.events
     opened = next((event for event in events if event.root is Root.DATA), None)
     if opened is not None:
-        first_s = (opened.t_ns - start_ns) * _NS
+        first_s = (opened.t_ns - began_ns) * _NS
         yield Moment(after_s=first_s, text=f"first image opened: {_shown(opened.path)}")
     names = {pair.field_path: pair.key for pair in record.pairs if pair.field_path is not None}
     finished = {
-        names[event.path]: (event.t_ns - start_ns) * _NS
+        names[event.path]: (event.t_ns - began_ns) * _NS
         for event in events
         if event.root is Root.OUTPUT and event.event in _DONE and event.path in names
     }
@@ -126,7 +126,7 @@ def _witnessed(record: RunRecord, seen: Salvaged | None) -> Iterator[Moment]:
             yield Moment(after_s=after_s, text=text)
     last = events[-1]
     if last.root is Root.DATA:
-        last_s = (last.t_ns - start_ns) * _NS
+        last_s = (last.t_ns - began_ns) * _NS
         yield Moment(after_s=last_s, text=f"last file touched: {_shown(last.path)}")
 
 
@@ -151,14 +151,15 @@ def _may_be_of(path: str, pair: PairRecord) -> bool:
     return folder == pair.task and not numbers.isdisjoint((pair.fixed_id, pair.moving_id))
 
 
-def _start_ns(record: RunRecord, seen: Salvaged) -> float:
-    """The submission's start on the trace's clock, to a second or so: the record has durations."""
+def start_ns(record: RunRecord, seen: Salvaged) -> float:
+    """The submission's start on the trace's clock, to a second or so: the record has durations. 0
+    for a trace without a sign of the witness."""
     ending = record.ending
-    if ending is not None and ending.last_file_event_s is not None:
+    if ending is not None and ending.last_file_event_s is not None and seen.trace.events:
         return seen.trace.events[-1].t_ns - ending.last_file_event_s / _NS
-    end_ns = seen.last_ns if seen.last_ns is not None else seen.trace.events[-1].t_ns
-    start_ns = end_ns - record.duration_s / _NS
-    return start_ns if seen.first_ns is None else max(seen.first_ns, start_ns)
+    if seen.last_ns is None or seen.first_ns is None:
+        return 0.0
+    return max(seen.first_ns, seen.last_ns - record.duration_s / _NS)
 
 
 def _cut_text(cut: CutRecord) -> str:

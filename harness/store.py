@@ -11,6 +11,7 @@
       repeat.json       in the first run of a group that --repeat made: its summary
       evaluation.json   what the fields are worth (harness.evaluate.record has its schema)
       evaluation.cases.jsonl   the same case by case, as they came
+      timeline.svg      the picture that `harness show --timeline` draws
       check.json        what `harness check` finds (harness.check.report has its schema)
 
 Of an upload of fields, which is never run, there is fields.json in place of run.json; of one that
@@ -185,6 +186,11 @@ class RunDirectory:
     @property
     def samples_path(self) -> Path:
         return self.path / "gpu.jsonl.gz"
+
+    @property
+    def timeline_path(self) -> Path:
+        """The picture of its course, absent until `harness show --timeline` drew it."""
+        return self.path / "timeline.svg"
 
     @property
     def output_dir(self) -> Path:

@@ -76,6 +76,7 @@ ALLOWED: dict[str, set[str]] = {
     "explain": {
         *("errors", "challenge", "ending", "image_record", "probe", "store", "text", "advice"),
     },
+    "timeline": {"errors", "challenge", "explain", "probe", "sampler", "store"},
     "compare": {"challenge", "machine", "store"},
     "spread": {"cache", "challenge", "machine", "store"},
     "repeat": {"engine", "execute", "interrupts", "plan", "probe", "store"},
