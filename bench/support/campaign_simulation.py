@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from harness.campaign.intake import Intake
     from harness.campaign.rows import StatusRecord
     from harness.campaign.state import Attempt, CampaignState
+    from harness.scoring.pool import Pool
     from harness.store import RunDirectory
 
 _P = ParamSpec("_P")
@@ -193,7 +194,7 @@ def _arrived(number: int) -> Arrived:
     )
 
 
-def _score(attempt: Attempt) -> Scored:
+def _score(attempt: Attempt, _: Pool) -> Scored:
     names = [task.name for task in load_challenge().tasks]
     return Scored(
         team=attempt.started.team,
