@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
@@ -194,8 +195,13 @@ def _arrived(number: int) -> Arrived:
     )
 
 
+@cache
+def _task_names() -> tuple[str, ...]:
+    return tuple(task.name for task in load_challenge().tasks)
+
+
 def _score(attempt: Attempt, _: Pool) -> Scored:
-    names = [task.name for task in load_challenge().tasks]
+    names = _task_names()
     return Scored(
         team=attempt.started.team,
         run_id=attempt.started.run_id,
