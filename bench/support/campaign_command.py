@@ -63,7 +63,7 @@ def measure(asked: campaigning.Request) -> Stopwatch:
     for owner, name, into in (
         (job, "execute", watch.bare_s),
         (job, "obtain", watch.preparing_s),
-        (Scorer, "score", watch.scoring_s),
+        (Scorer, "_found", watch.scoring_s),
     ):
         setattr(owner, name, _timed(getattr(owner, name), into))
     begin_s = time.perf_counter()
