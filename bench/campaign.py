@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument(
         "--places", type=int, nargs="+", default=[1, 2, 4, 8], help="to be kept busy (1 2 4 8)"
     )
-    parser.add_argument("--seconds", type=float, default=20.0, help="a container there sleeps (20)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="that each sleeps there (20)")
     parser.add_argument("--json", type=Path, help="where the results go (bench/results/)")
     args = parser.parse_args()
     content: dict[str, Any] = {"machine": machine()}
@@ -65,8 +65,8 @@ def _resume(args: argparse.Namespace, folder: Path) -> tuple[list[dict[str, Any]
         found = resume(folder / str(teams), teams, each)
         met = met and found.is_right and found.wall_s <= RESUME_TARGET_S
         print(
-            f"{found.teams:>15} {found.runs:>7} {found.wall_s:>7.2f} s {found.peak_bytes / 1e6:>5.0f}"
-            f" MB {found.exit_code:>10} {found.again:>10}",
+            f"{found.teams:>15} {found.runs:>7} {found.wall_s:>7.2f} s"
+            f" {found.peak_bytes / 1e6:>5.0f} MB {found.exit_code:>10} {found.again:>10}",
             flush=True,
         )
         rows.append(asdict(found))
@@ -77,8 +77,8 @@ def _overhead(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], b
     found = measure_overhead(folder, args.teams)
     print(
         "a run:    bare  in a campaign   beyond | preparing  scoring |  on a worker, beyond\n"
-        f"{found.bare_s:>12.3f} s {found.inside_s + found.other_s:>12.3f} s {found.beyond_s:>6.3f} s"
-        f" | {found.preparing_s:>7.3f} s {found.scoring_s:>6.3f} s |"
+        f"{found.bare_s:>12.3f} s {found.inside_s + found.other_s:>12.3f} s"
+        f" {found.beyond_s:>6.3f} s | {found.preparing_s:>7.3f} s {found.scoring_s:>6.3f} s |"
         f" {found.cluster_beyond_s:>18.3f} s"
     )
     met = found.beyond_s <= OVERHEAD_TARGET_S
@@ -86,13 +86,16 @@ def _overhead(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], b
 
 
 def _busy(args: argparse.Namespace, folder: Path) -> tuple[list[dict[str, Any]], bool]:
-    print("places   runs   busy      gap    worst")
+    """The largest once more with scoring, which the conductor does itself."""
+    print("places   runs  scoring    busy      gap    worst")
     rows = []
-    for places in args.places:
+    for places, scored in (*((one, False) for one in args.places), (max(args.places), True)):
         runs_each = 3 if places == 1 else 2
-        found = measure_busy(folder / str(places), places, runs_each, args.seconds)
+        here = folder / f"{places}{scored}"
+        found = measure_busy(here, places, runs_each, args.seconds, scored=scored)
+        scoring = "none" if found.scoring_s is None else f"{found.scoring_s:.2f} s"
         print(
-            f"{places:>6} {found.runs:>6} {found.ratio:>6.1%} {found.gap_s:>6.2f} s"
+            f"{places:>6} {found.runs:>6} {scoring:>8} {found.ratio:>7.1%} {found.gap_s:>6.2f} s"
             f" {found.worst_gap_s:>6.2f} s",
             flush=True,
         )

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from harness.campaign.state import Attempt
     from harness.challenge.model import Challenge
     from harness.engine.base import Engine, Isolation
+    from harness.scoring.pool import Pool
 
 _LOCK_PATIENCE_S = 1.0
 _MAX_NAMED = 5  # entries, in one message
@@ -171,7 +172,9 @@ def _conduct(
     with CampaignView(campaign.task_names, plain=request.plain) as view:
         site = _site(campaign, places, engine, gpu, contents, request)
         crew = _crew(request, campaign, site, view, breaks)
-        scorer = Scorer(_scoring(campaign, places, site, truth_digest), truth_digest)
+        is_elsewhere = request.scheduler is not None
+        score = _scoring(campaign, places, site, truth_digest)
+        scorer = Scorer(score, truth_digest, aside=is_elsewhere)
         means = Means(
             crew=crew,
             intake=intake,
@@ -183,6 +186,7 @@ def _conduct(
         try:
             code = conductor.conduct()
         finally:
+            scorer.close()
             crew.close()
     show_campaign(conductor.status(), campaign.task_names, places.runs)
     if code == Interrupted.exit_code:
@@ -353,10 +357,10 @@ def _site(
 
 def _scoring(
     campaign: Campaign, places: _Places, site: Site, truth_digest: str
-) -> Callable[[Attempt], Scored | None]:
+) -> Callable[[Attempt, Pool], Scored | None]:
     zero = ZeroFields(initial_cases_path(places.runs))
 
-    def score(attempt: Attempt) -> Scored | None:
+    def score(attempt: Attempt, pool: Pool) -> Scored | None:
         directory = RunDirectory(places.runs.joinpath(*attempt.key))
         try:
             return score_attempt(
@@ -367,6 +371,7 @@ def _scoring(
                 lock=site.lock,
                 truth_digest=truth_digest,
                 gain=gain,
+                pool=pool,
                 patience_s=site.lock_patience_s,
                 zero=zero,
             )

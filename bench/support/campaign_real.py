@@ -168,8 +168,11 @@ def _bare(path: Path, image_ids: list[str]) -> list[float]:
     return seconds
 
 
-def _watched(path: Path, how: str, runs: str, address: str = "-") -> Stopwatch:
+def _watched(
+    path: Path, how: str, runs: str, address: str = "-", *, scored: bool = True
+) -> Stopwatch:
     command = [sys.executable, "-m", "bench.support.campaign_command", str(path), runs, address]
+    command += [] if scored else ["UNSCORED"]
     environment = {**os.environ, LOCK_DIR_VARIABLE: str(path / f"locks-{how}")}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     with (path / f"{how}.log").open("a") as log:
@@ -213,9 +216,11 @@ def _cluster(folder: Path, data: Path, *names: str) -> Iterator[Cluster]:
 
 @dataclass(frozen=True, kw_only=True)
 class Busy:
-    """``ratio``: of a place's time from the start of its first container to that of its last one,
+    """Each place is a worker with a lock of its own, as if it were a machine: no GPU is asked for.
+    ``ratio``: of a place's time from the start of its first container to that of its last one,
     how much there was one. ``gap_s``: from the end of one container to the start of the next of the
-    same place, ``worst_gap_s`` the longest."""
+    same place, ``worst_gap_s`` the longest. ``scoring_s``: of one run, by the conductor, which
+    gives no work meanwhile; None where nothing was scored."""
 
     places: int
     runs: int
@@ -223,10 +228,11 @@ class Busy:
     ratio: float
     gap_s: float
     worst_gap_s: float
+    scoring_s: float | None
     wall_s: float
 
 
-def measure_busy(path: Path, places: int, runs_each: int, sleep_s: float) -> Busy:
+def measure_busy(path: Path, places: int, runs_each: int, sleep_s: float, *, scored: bool) -> Busy:
     names = [f"place{number}" for number in range(places)]
     teams = places * runs_each
     with (
@@ -234,7 +240,7 @@ def measure_busy(path: Path, places: int, runs_each: int, sleep_s: float) -> Bus
         _cluster(path / "cluster", path / "test", *names) as cluster,
         _events(path / "events") as events,
     ):
-        watch = _watched(path, "cluster", "runs", cluster.address)
+        watch = _watched(path, "cluster", "runs", cluster.address, scored=scored)
     if watch.code != 0:
         raise RuntimeError(f"exit code {watch.code}: {(path / 'cluster.log').read_text()[-2000:]}")
     spans = _spans(events.read_text())
@@ -247,11 +253,12 @@ def measure_busy(path: Path, places: int, runs_each: int, sleep_s: float) -> Bus
         whole_s += own[-1][0] - own[0][0]
     return Busy(
         places=places,
-        runs=len(spans),
+        runs=teams,
         sleep_s=sleep_s,
         ratio=had_s / whole_s,
         gap_s=median(gaps),
         worst_gap_s=max(gaps),
+        scoring_s=median(watch.scoring_s) if watch.scoring_s else None,
         wall_s=watch.wall_s,
     )
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from harness.campaign.intake import Intake
     from harness.campaign.rows import StatusRecord
     from harness.campaign.state import Attempt, CampaignState
+    from harness.scoring.pool import Pool
     from harness.store import RunDirectory
 
 _P = ParamSpec("_P")
@@ -193,8 +195,13 @@ def _arrived(number: int) -> Arrived:
     )
 
 
-def _score(attempt: Attempt) -> Scored:
-    names = [task.name for task in load_challenge().tasks]
+@cache
+def _task_names() -> tuple[str, ...]:
+    return tuple(task.name for task in load_challenge().tasks)
+
+
+def _score(attempt: Attempt, _: Pool) -> Scored:
+    names = _task_names()
     return Scored(
         team=attempt.started.team,
         run_id=attempt.started.run_id,

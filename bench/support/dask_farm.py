@@ -51,11 +51,11 @@ asyncio.run(main())
 
 @dataclass(frozen=True, kw_only=True)
 class Farm:
-    """``joined_s``: until all workers were there, Python's start included. ``idle_cpu_ratio``: of one
-    CPU, what the scheduler used while nothing was done. ``given_s``, ``ended_s``: of one wave, a
-    task for every worker: until all are handed over, and how long after its sleep the last one's
-    end was known. ``trip_s``: of one empty task to a worker and back. ``look_s``: of asking for all
-    workers and what each says of itself, as the conductor does twice a second."""
+    """``joined_s``: until all workers were there, Python's start included. ``idle_cpu_ratio``: of
+    one CPU, what the scheduler used while nothing was done. ``given_s``, ``ended_s``: of one
+    wave, a task for every worker: until all are handed over, and how long after its sleep the last
+    one's end was known. ``trip_s``: of one empty task to a worker and back. ``look_s``: of asking
+    for all workers and what each says of itself, as the conductor does twice a second."""
 
     workers: int
     processes: int

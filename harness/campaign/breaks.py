@@ -3,27 +3,24 @@ later. What is being written to the journal is always written whole."""
 
 from __future__ import annotations
 
-import signal
-import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
+
+from harness.interrupts import OwnSignals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import FrameType, TracebackType
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    from types import FrameType
 
 
-class Breaks:
+class Breaks(OwnSignals):
     """Within, a signal is KeyboardInterrupt only in :meth:`allowed`; elsewhere it waits for the
-    next of these. A run handles its own (:mod:`harness.interrupts`). Signals reach the main thread
-    alone: in another, this does nothing."""
+    next of these. A run handles its own (:mod:`harness.interrupts`)."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.asked = False
         self._is_open = False
-        self._before: list[tuple[signal.Signals, object]] = []
 
     @contextmanager
     def allowed(self) -> Iterator[None]:
@@ -35,22 +32,6 @@ class Breaks:
             yield
         finally:
             self._is_open = False
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
-                self._before.append((number, signal.signal(number, self._handle)))
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        while self._before:
-            number, handler = self._before.pop()
-            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal() gave
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del number, frame

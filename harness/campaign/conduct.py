@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _CREW_POLL_S = 1.0  # how long reports are waited for while there is work
+_SCORE_POLL_S = 0.2  # and while an attempt is scored meanwhile: the next one waits for its end
 _DISK_PAUSE_S = 60.0
 _SETTLE_POLL_S = 0.5
 _REFRESH_SHARE = 20.0  # between two refreshes, so many times what one took
@@ -72,7 +73,7 @@ class Conductor:
         self._refresh_from_s = 0.0
         self._is_news = False
         self._idle_since_s: float | None = None  # and waiting for what is being written
-        self._machine = platform.node()
+        self._machine = platform.node() or "here"
 
     @property
     def state(self) -> CampaignState:
@@ -101,6 +102,7 @@ class Conductor:
 
     def _break_off(self) -> None:
         """What ended is written down; what nobody makes any more is found out."""
+        self._means.scorer.close()
         for report in self._reports:
             if isinstance(report, Ended) and report.run_id in self._under_way_ids(report.team):
                 self._write_end((report.team, report.run_id), report.end)
@@ -179,7 +181,8 @@ class Conductor:
                     "command again, or use --watch"
                 )
             return True
-        self._view.waits(waiting)
+        if waiting or self._means.crew.places():  # a crew without a place has said so
+            self._view.waits(waiting)
         with self._breaks.allowed():
             time.sleep(self._policy.poll_time_s if self._campaign.watch else _SETTLE_POLL_S)
         return False
@@ -257,10 +260,13 @@ class Conductor:
     def _poll(self) -> None:
         # One place alone is a process that does nothing else until its attempt has ended.
         self._refresh(now=len(self._busy) == 1)
+        if self._is_timing_here():
+            self._means.scorer.rest()
         if self._busy and not self._reports:
+            poll_s = _SCORE_POLL_S if self._means.scorer.is_busy else _CREW_POLL_S
             try:
                 with self._breaks.allowed():
-                    self._reports.extend(self._means.crew.poll(_CREW_POLL_S))
+                    self._reports.extend(self._means.crew.poll(poll_s))
             except EngineError as error:
                 self._view.warned(str(error))
                 self._readiness.wait()
@@ -291,22 +297,34 @@ class Conductor:
         self._suspect()
 
     def _score(self) -> bool:
-        """At most one attempt is scored before the crew is asked again."""
+        """Is any attempt being scored? At most one is, and the next one begins at once."""
+        scorer = self._means.scorer
+        if scorer.is_busy or self._hand_over():
+            with self._breaks.allowed():
+                result = scorer.result(0.0 if self._busy else _CREW_POLL_S)
+            if result is None:
+                return True
+            if result.scored is None:  # the machine is not free just now
+                if not self._busy:
+                    with self._breaks.allowed():
+                        time.sleep(_CREW_POLL_S)
+                return True
+            self._write(result.scored)
+            scorer.done(result.attempt)
+            self._is_news = True
+            if scorer.is_aside:
+                self._hand_over()
+            return True
+        return False
+
+    def _hand_over(self) -> bool:
+        """The next attempt that is to be scored; False when there is none."""
         attempt = self._means.scorer.next()
         if attempt is None:
             return False
         self._stop_if_asked()
         self._view.scoring(*attempt.key)
-        with self._breaks.allowed():
-            scored = self._means.scorer.score(attempt)
-        if scored is None:  # the machine is not free just now
-            if not self._busy:
-                with self._breaks.allowed():
-                    time.sleep(_CREW_POLL_S)
-            return True
-        self._write(scored)
-        self._means.scorer.done(attempt)
-        self._is_news = True
+        self._means.scorer.hand_over(attempt)
         return True
 
     def _tell_others(self) -> None:

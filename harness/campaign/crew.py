@@ -38,7 +38,8 @@ class Crew(Protocol):
     stops one attempt comes back as its end, with Outcome.FAILED."""
 
     def places(self) -> tuple[Place, ...]:
-        """Those that are there now. One that is lost is not."""
+        """Those that are there now. One that is lost is not. Where there is none, the crew says so
+        once."""
 
     def give(self, order: JobOrder, place: str) -> None:
         """One attempt for a place that has none. Returns at once."""

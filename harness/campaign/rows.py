@@ -151,7 +151,7 @@ def campaign_status(
     rows = tuple(
         row
         for name in sorted(state.teams)
-        for row in _rows(
+        for row in _kept_rows(
             state,
             policy,
             results[name],
@@ -173,7 +173,7 @@ def campaign_status(
         rejected=tuple(
             RejectedRow(entry=one.entry, team=one.team, reason=one.reason) for one in state.rejected
         ),
-        rigs=tuple(_rig_row(state, policy, rig) for rig in state.rigs()),
+        rigs=tuple(_rig_rows(state, policy)),
         warnings=machines(state, results),
         requests=tuple(requests),
         exit_code=None if state.closed is None else state.closed.exit_code,
@@ -200,6 +200,28 @@ def _tasks_of(results: Iterable[Published]) -> tuple[str, ...]:
         if one.result is not None and one.result.scored is not None:
             names |= one.result.scored.metrics.keys()
     return tuple(sorted(names))
+
+
+def _kept_rows(
+    state: CampaignState,
+    policy: Policy,
+    counts: Published,
+    present: frozenset[str] | None,
+    attempt: Attempt | None,
+    progress: Progressed | None,
+    tasks: tuple[str, ...],
+) -> tuple[TaskRow, ...]:
+    """Made anew only when something of the team happened: of a thousand teams one has changed."""
+    key, team = ("rows", counts.team), state.teams[counts.team]
+    here = None if present is None else tuple(one in present for one in team.uploads)
+    changes = state.team_changes(counts.team)
+    now = (policy, state.opened_n, changes, here, progress, tasks)
+    match state.memo.get(key):
+        case (kept_for, tuple() as kept) if kept_for == now:
+            return kept
+    found = tuple(_rows(state, policy, counts, present, attempt, progress, tasks))
+    state.memo[key] = now, found
+    return found
 
 
 def _rows(
@@ -337,17 +359,44 @@ def _under_way(attempt: Attempt, one: Progressed | None) -> dict[str, object]:
 
 
 def _outstanding(state: CampaignState, policy: Policy) -> Iterator[OutstandingRow]:
+    kept = state.memo.get("outstanding rows")
+    before: dict[str, tuple[Standing, OutstandingRow]] = kept if isinstance(kept, dict) else {}
+    now: dict[str, tuple[Standing, OutstandingRow]] = {}
     for one in outstanding(state, policy):
-        yield OutstandingRow(
-            team=one.upload.team,
-            upload=one.upload.entry,
-            upload_id=one.upload.id,
-            number=one.number,
-            why=one.why,
-        )
+        known = before.get(one.upload.id)
+        row = known[1] if known is not None and known[0] is one else _outstanding_row(one)
+        now[row.upload_id] = one, row
+        yield row
+    state.memo["outstanding rows"] = now
 
 
-def _rig_row(state: CampaignState, policy: Policy, rig: str) -> RigRow:
+def _outstanding_row(one: Standing) -> OutstandingRow:
+    return OutstandingRow(
+        team=one.upload.team,
+        upload=one.upload.entry,
+        upload_id=one.upload.id,
+        number=one.number,
+        why=one.why,
+    )
+
+
+def _rig_rows(state: CampaignState, policy: Policy) -> Iterator[RigRow]:
+    under_way: dict[str, list[str]] = {}
+    for one in state.under_way():
+        under_way.setdefault(one.started.place.rig, []).append(one.started.team)
+    for rig in state.rigs():
+        key = ("rig row", rig)
+        now = (policy, state.conditions, state.opened_n, state.rig_changes(rig))
+        match state.memo.get(key):
+            case (kept_for, RigRow() as kept) if kept_for == now:
+                yield kept
+            case _:
+                found = _rig_row(state, policy, rig, tuple(under_way.get(rig, ())))
+                state.memo[key] = now, found
+                yield found
+
+
+def _rig_row(state: CampaignState, policy: Policy, rig: str, under_way: tuple[str, ...]) -> RigRow:
     attempts = state.on_rig(rig)
     place = attempts[-1].started.place
     good = [one for one in attempts if is_good(one) and state.is_current(one)]
@@ -360,8 +409,6 @@ def _rig_row(state: CampaignState, policy: Policy, rig: str) -> RigRow:
         calibrations=len(good),
         drift_ratio=drift_ratio(state, good[-1]) if good else None,
         uncalibrated=now.since,
-        under_way=tuple(
-            one.started.team for one in state.under_way() if one.started.place.rig == rig
-        ),
+        under_way=under_way,
         unusable=now.unusable if calibrated else None,
     )

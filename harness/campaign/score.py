@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -14,10 +13,8 @@ from harness.challenge.pairs import check_data
 from harness.check.check import check_fields
 from harness.check.source import open_source
 from harness.evaluate.record import CaseState
-from harness.scoring.capacity import workers_that_fit
 from harness.scoring.cases import cases_of_challenge, check_images, rulebook_of_challenge
 from harness.scoring.evaluate import ZeroFields, check_truth, evaluate_source
-from harness.scoring.pool import Pool
 from harness.scoring.results import (
     cases_path,
     exit_code_of,
@@ -38,6 +35,7 @@ if TYPE_CHECKING:
     from harness.check.report import CheckReport
     from harness.evaluate.record import Aggregate, EvaluationRecord, Score, TaskMetrics
     from harness.scoring.evaluate import Evaluated
+    from harness.scoring.pool import Pool
     from harness.store import RunDirectory
 
     # Of the zero field's mean, the submission's, and the metric that they are of.
@@ -56,22 +54,20 @@ def score_attempt(
     lock: MachineLock,
     truth_digest: str | None,
     gain: Gain,
+    pool: Pool,
     patience_s: float | None = None,
-    pool: Pool | None = None,
     zero: ZeroFields | None = None,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> Scored:
     """The same files beside the run as the two commands write, and what the journal keeps of them.
 
     Heavy work: has the machine for itself, which is waited for ``patience_s`` (None: as long as it
-    takes). ``gain``: see :func:`task_gain`. ``pool``: None for one of its own, which is gone when
-    this returns: idle workers would hold some hundred MiB each while others are timed. ``zero``:
-    shared by all attempts of a command; None for one that reads what earlier ones left beside the
-    runs.
+    takes). ``gain``: see :func:`task_gain`. ``zero``: shared by all attempts of a command; None for
+    one that reads what earlier ones left beside the runs.
 
     Raises MachineBusy when others still have the machine then, DataError for truth or data that
-    cannot be used, OutputError where nothing can be written. What is wrong with the fields is a
-    result.
+    cannot be used, OutputError where nothing can be written, Interrupted when the pool is stopped.
+    What is wrong with the fields is a result.
     """
     doing = f"scoring {run_dir.submission}"
     with lock.heavy(doing, patience_s=patience_s), data_lock.shared(data_dir):
@@ -110,7 +106,7 @@ def _evaluated(
     challenge: Challenge,
     truth_dir: Path,
     data_dir: Path,
-    pool: Pool | None,
+    pool: Pool,
     zero: ZeroFields | None,
     on_progress: Callable[[str], None],
 ) -> Evaluated:
@@ -119,15 +115,14 @@ def _evaluated(
     check_images(tasks, truth_dir, data_dir)
     source = look_at_source(run_dir.path, tasks, runs_dir, all_tasks=False)
     check_truth(source.attempted)
-    with ExitStack() as held:
-        return evaluate_source(
-            source,
-            rulebook_of_challenge(challenge, extras=False, initial=True),
-            cases_path(run_dir.evaluation_path),
-            pool=pool or held.enter_context(Pool(workers_that_fit())),
-            zero=zero or ZeroFields(initial_cases_path(runs_dir)),
-            on_progress=on_progress,
-        )
+    return evaluate_source(
+        source,
+        rulebook_of_challenge(challenge, extras=False, initial=True),
+        cases_path(run_dir.evaluation_path),
+        pool=pool,
+        zero=zero or ZeroFields(initial_cases_path(runs_dir)),
+        on_progress=on_progress,
+    )
 
 
 def task_gain(task: TaskMetrics, gain: Gain) -> float | None:

@@ -86,6 +86,7 @@ class DaskCrew:
         self._told: dict[_Key, AttemptNews] = {}
         self._ended: set[_Key] = set()  # of which a worker's latest news may not know yet
         self._kept_here = _ended_before(runs_dir)
+        self._is_alone_told = False
         self._refused: set[tuple[str, str]] = set()  # workers that were warned of, and why
         self._broken: dict[str, str] = {}  # place to the session in which it broke
         self._address = address
@@ -100,20 +101,23 @@ class DaskCrew:
     def places(self) -> tuple[Place, ...]:
         """Of this harness's version, and doing nothing that nobody here asked for. When there is
         nothing under way and no place, one is waited for; raises MachineError when none comes as
-        long as the patience lasts."""
+        long as the patience lasts. With a patience that lasts for ever, the caller waits: it may
+        have other things to do, and is told of none."""
         until_s = time.monotonic() + self._patience.campaign_s
-        told = False
         while not (found := self._usable_places()) and not self._given:
+            if not self._is_alone_told:
+                self._is_alone_told = True
+                _log.warning("scheduler %s: no worker is there; waiting for one", self._address)
+            if self._patience.for_ever:
+                return ()
             if time.monotonic() > until_s:
                 raise MachineError(
                     f"scheduler {self._address}: no worker that can be used for "
                     f"{self._patience.scheduler_s:.0f} s; start one with `harness cluster worker`, "
                     "and the same command goes on"
                 )
-            if not told:
-                told = True
-                _log.warning("scheduler %s: no worker is there; waiting for one", self._address)
             self._pause(_LOOK_S)
+        self._is_alone_told = False
         return found
 
     def _usable_places(self) -> tuple[Place, ...]:

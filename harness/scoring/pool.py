@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import threading
 from collections import deque
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING
 
-from harness.errors import MachineError
+from harness.errors import Interrupted, MachineError
 from harness.evaluate.record import CaseRecord, CaseState
 from harness.scoring.job import Compiling, Outcome
 from harness.scoring.worker import work
@@ -47,15 +48,18 @@ class _Worker:
 class Pool:
     """``workers`` processes at most, started as there is work for them, kept until the end.
 
-    ``on_compilation`` is called once, when the first of them has code to compile.
+    ``on_compilation`` is called once, when the first of them has code to compile. One thread at a
+    time uses it; :meth:`stop` is for any other.
     """
 
     def __init__(self, workers: int, on_compilation: Callable[[], None] = lambda: None) -> None:
         self._limit = workers
         self._on_compilation: Callable[[], None] | None = on_compilation
         self._workers: list[_Worker] = []
+        self._stopped = threading.Event()
         # Not fork: what this process has loaded and locked is not copied into the workers.
         self._context = multiprocessing.get_context("spawn")
+        self._stopped_for_waiting, self._waker = self._context.Pipe(duplex=False)
 
     def __enter__(self) -> Self:
         return self
@@ -66,6 +70,11 @@ class Pool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """No process of it is left; it is of no more use."""
+        self.stop()
         for worker in self._workers:
             worker.connection.close()
             if worker.job is not None:  # nobody waits for it any more
@@ -77,6 +86,13 @@ class Pool:
                 worker.process.join()
         self._workers = []
 
+    def stop(self) -> None:
+        """Whoever is in :meth:`run`, in another thread, gets Interrupted; nothing is recorded of
+        the cases that were under way, and the pool is of no more use."""
+        if not self._stopped.is_set():
+            self._stopped.set()
+            self._waker.send_bytes(b"stop")
+
     @property
     def process_ids(self) -> tuple[int, ...]:
         return tuple(w.process.pid for w in self._workers if w.process.pid is not None)
@@ -85,7 +101,7 @@ class Pool:
         """Every job with its outcome, as they come.
 
         A job whose worker dies is done again when all others are, alone: another worker's memory
-        may have been what was too much.
+        may have been what was too much. Raises Interrupted when the pool is stopped.
         """
         died: deque[tuple[Job, str]] = deque()
         for job, outcome in self._run(deque(jobs), self._limit):
@@ -100,6 +116,7 @@ class Pool:
     def _run(self, jobs: deque[Job], limit: int) -> Iterator[tuple[Job, Outcome | str]]:
         """Outcomes, or how the worker ended."""
         while jobs or any(worker.job is not None for worker in self._workers):
+            self._raise_if_stopped()
             while jobs and (worker := self._idle(limit)) is not None:
                 worker.job = jobs.popleft()
                 try:
@@ -107,11 +124,17 @@ class Pool:
                 except (BrokenPipeError, ConnectionResetError):
                     yield worker.job, self._bury(worker)
             busy = {worker.connection: worker for worker in self._workers if worker.job is not None}
-            for ready in wait(list(busy)) if busy else ():
+            found = wait([*busy, self._stopped_for_waiting]) if busy else []
+            self._raise_if_stopped()
+            for ready in found:
                 worker = next(one for one in busy.values() if one.connection is ready)
                 job, outcome = worker.job, self._receive(worker)
                 if job is not None and outcome is not None:
                     yield job, outcome
+
+    def _raise_if_stopped(self) -> None:
+        if self._stopped.is_set():
+            raise Interrupted("the scoring was stopped")
 
     def _receive(self, worker: _Worker) -> Outcome | str | None:
         """None where it goes on with its job."""

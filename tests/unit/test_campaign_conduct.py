@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
@@ -36,11 +35,22 @@ MOVED = ZERO.replace("np.zeros((3, 8, 6, 10)", "np.ones((3, 8, 6, 10)")
 CRASHES = "os._exit(3)"
 
 
+class Lent:
+    """Workers that run already, and outlive the campaign."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.run = pool.run
+
+    def close(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
 @pytest.fixture
 def files(tmp_path: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> CampaignFiles:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HARNESS_LOCK_DIR", str(tmp_path / "locks"))
-    monkeypatch.setattr("harness.campaign.score.Pool", lambda *_: nullcontext(pool))
+    monkeypatch.setattr("harness.campaign.scorer.Pool", lambda *_: Lent(pool))
     return CampaignFiles(tmp_path)
 
 

@@ -225,3 +225,27 @@ def test_a_hundred_teams_are_told_in_milliseconds() -> None:
     began = time.perf_counter()
     campaign_status(story.state, PLAIN)
     assert time.perf_counter() - began < 0.1
+
+
+def test_rows_that_are_kept_follow_what_happens() -> None:
+    """The same state is asked again and again, and each answer is as if it were asked first."""
+    story = Story()
+    policy = CALIBRATED
+
+    def told(present: frozenset[str] | None = None) -> StatusRecord:
+        kept = campaign_status(story.state, policy, present, tasks=("task_01",))
+        story.state.memo.clear()
+        assert campaign_status(story.state, policy, present, tasks=("task_01",)) == kept
+        return campaign_status(story.state, policy, present, tasks=("task_01",))
+
+    story.see(A, B)
+    assert [row.state for row in told(frozenset({A.id})).rows] == [
+        RowState.QUEUED,
+        RowState.ABSENT,
+    ]
+    assert [row.state for row in told(frozenset({A.id, B.id})).rows] == [RowState.QUEUED] * 2
+    story.run(None, ran())
+    story.start(A)
+    assert [row.state for row in told().rows] == [RowState.RUNNING, RowState.QUEUED]
+    assert told().rigs[0].under_way == ("alpha",)
+    assert [one.team for one in told().outstanding] == ["beta"]

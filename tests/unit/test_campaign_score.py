@@ -162,7 +162,9 @@ def test_never_while_somebody_has_the_machine(
         score(tmp_path, challenge, run_dir, pool)
 
 
-def test_own_workers_are_gone_afterwards(tmp_path: Path, challenge: Challenge) -> None:
+def test_progress_is_told_of_each_case_and_its_zero_field(
+    tmp_path: Path, challenge: Challenge, pool: Pool
+) -> None:
     run_dir = handed_in(tmp_path, challenge, *ALL)
     seen: list[str] = []
     scored = score_attempt(
@@ -173,6 +175,7 @@ def test_own_workers_are_gone_afterwards(tmp_path: Path, challenge: Challenge) -
         lock=MachineLock(tmp_path / "locks", clean_after=lambda _: None),
         truth_digest=None,
         gain=lambda *_: None,
+        pool=pool,
         zero=ZeroFields(),
         on_progress=seen.append,
     )

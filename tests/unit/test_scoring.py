@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from dataclasses import replace
@@ -19,7 +20,7 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.cli import app
-from harness.errors import DataError, FieldError, OutputError
+from harness.errors import DataError, FieldError, Interrupted, OutputError
 from harness.evaluate.record import CaseState, EvaluationRecord
 from harness.scoring.capacity import workers_that_fit
 from harness.scoring.cases import cases_of_config
@@ -300,6 +301,23 @@ class TestWorkers:
             next(running)
             workers = pool.process_ids
         assert workers
+        assert not any(psutil.pid_exists(worker) for worker in workers)
+
+    def test_one_that_is_stopped_by_another_thread_records_nothing(self, team: Path) -> None:
+        """Not even when its processes have ended before."""
+        (team / "gt/landmarksTs/X_0001_0001.csv").unlink()
+        os.mkfifo(team / "gt/landmarksTs/X_0001_0001.csv")
+        with Pool(2) as pool:
+            running = pool.run(self.jobs(team))
+            next(running)  # the other one waits at the pipe
+            workers = pool.process_ids
+            stopper = threading.Timer(0.5, pool.stop)
+            stopper.start()
+            with pytest.raises(Interrupted):
+                next(running)
+            stopper.join()
+            with pytest.raises(Interrupted):
+                next(pool.run(self.jobs(team)))
         assert not any(psutil.pid_exists(worker) for worker in workers)
 
     def test_bug_is_told_and_does_not_end_the_worker(self, team: Path, pool: Pool) -> None:
