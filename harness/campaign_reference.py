@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,7 @@ from harness.campaign.order import Source
 from harness.campaign.policy import Calibration
 from harness.campaign.upload import UploadKind
 from harness.cli_import import image_to_run
+from harness.engine.absent import AbsentEngine
 from harness.engine.base import EngineName
 from harness.errors import BaseImageUnavailable, CampaignError
 from harness.live import BuildLog
@@ -37,9 +40,28 @@ def reference_image(policy: Policy, engine: Engine, base_image: str | None) -> S
             f"calibration: source {named}: expected a folder with a method, as the process engine "
             "runs no images, found none"
         )
+    if folder.is_file() and isinstance(engine, AbsentEngine):  # the workers have one
+        return _of_file(folder)
     image = image_to_run(engine, named)
     return Source(
         kind=UploadKind.IMAGE, sha256=image.id, entry=harmless_line(named, 200), reference=named
+    )
+
+
+def _of_file(path: Path) -> Source:
+    """Imported where it is run."""
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            size_bytes = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise CampaignError(f"calibration: source {path}: {error.strerror}") from error
+    return Source(
+        kind=UploadKind.ARCHIVE,
+        sha256=f"sha256:{digest}",
+        entry=harmless_line(path.name, 200),
+        path=path.resolve(),
+        size_bytes=size_bytes,
     )
 
 

@@ -33,6 +33,7 @@ from harness.cli_recover import engines
 from harness.collect import check_writable
 from harness.console_campaign import CampaignView
 from harness.console_campaign_summary import show_campaign
+from harness.engine.absent import AbsentEngine
 from harness.engine.base import EngineName
 from harness.engine.choose import choose_engine
 from harness.engine.docker import DockerEngine
@@ -40,6 +41,7 @@ from harness.errors import (
     CampaignError,
     DataError,
     EngineMissing,
+    EngineUnreachable,
     ImageMissing,
     Interrupted,
     MachineBusy,
@@ -234,7 +236,13 @@ def _places(request: Request) -> _Places:
 
 
 def _engine(request: Request) -> Engine:
-    engine, notice = choose_engine(request.engine)
+    """Raises EngineMissing or EngineUnreachable where images are run here."""
+    try:
+        engine, notice = choose_engine(request.engine)
+    except (EngineMissing, EngineUnreachable) as error:
+        if request.scheduler is None:
+            raise
+        return AbsentEngine(error)
     if notice is not None:
         console.warn(notice)
     engine.check_isolation(request.isolation)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness import console
+from harness.challenge.quantity import parse_bytes
 from harness.cli_options import DataOption, EngineArgument, EngineOption, PlaceGpuOption
 from harness.errors import OptionError, OutputError
 
@@ -114,6 +115,15 @@ def run_a_worker(
         ),
     ] = None,
     engine: EngineArgument = EngineOption.AUTO,
+    keep_uploads: Annotated[
+        str,
+        typer.Option(
+            "--keep-uploads",
+            metavar="SIZE",
+            help="What the uploads in --work may take before those that were not used for longest "
+            "make room, such as 50GiB.",
+        ),
+    ] = "100GiB",
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
@@ -132,6 +142,10 @@ def run_a_worker(
     from harness.cluster.worker import WorkerLoop  # noqa: PLC0415
     from harness.engine.choose import choose_engine  # noqa: PLC0415
 
+    try:
+        kept_bytes = parse_bytes(keep_uploads)
+    except ValueError as error:
+        raise OptionError(f"--keep-uploads {keep_uploads}: {error}") from error
     tls = tls_of(tls_ca, tls_cert, tls_key)
     scheduler = scheduler_address(address, tls)
     if host is not None:
@@ -147,7 +161,7 @@ def run_a_worker(
         engine=chosen.info.name,
         place=place,
     )
-    bench = Bench(settings, finish_dead)
+    bench = Bench(settings, finish_dead, kept_bytes)
     facts = WorkerFacts(
         versions=Versions.here(),
         place=place,

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from harness import console
 from harness.campaign.rows import RowState
-from harness.console_campaign_table import campaign_table, counts, verdict_text
+from harness.console_campaign_table import campaign_table, counts, mark_of, verdict_text
 from harness.store import RunStatus
 from harness.text import harmless, harmless_line
 
@@ -40,6 +40,8 @@ def show_campaign(
     table = campaign_table(status, tasks, width=out.width)
     table.caption = None
     console.show_table(table)
+    if (note := mark_of(status)) is not None:
+        out.print(f"[dim]{escape(note)}[/]")
     teams = [next(rows) for _, rows in groupby(status.rows, key=lambda row: row.team)]
     _list("for you to mend", map(_yours, filter(_is_yours, teams)), "red")
     waiting = sorted(filter(_is_waiting, teams), key=_turn_of(status))

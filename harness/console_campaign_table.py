@@ -42,6 +42,8 @@ _VERDICTS: dict[str, str] = {  # of attempts that are no run: as the lines of a 
     Outcome.SAME: "same image as before",
     Outcome.FAILED: "not begun",
 }
+_MARK = "*"
+_MARKED = f"{_MARK} some pairs have no field: a mean over the others, not to be compared"
 _FIRST = (RowState.RUNNING, RowState.IMPORTING, RowState.GIVEN_UP, RowState.QUEUED)
 
 
@@ -107,8 +109,15 @@ def campaign_table(
         table.add_row(_team(name, rows, is_wide=is_wide), *cells, _verdict(rows, now.get(name)))
     left_out = len(by_team) - len([name for name in names if name in by_team])
     more = f"and {left_out} more; " if left_out else ""
-    table.caption = f"{more}{counts(status)}"
+    note = mark_of(status)
+    table.caption = "\n".join((f"{more}{counts(status)}", *([] if note is None else [note])))
     return table
+
+
+def mark_of(status: StatusRecord) -> str | None:
+    """What the mark beside some means says; None where there is none."""
+    is_marked = any(row.lacking and row.metrics for row in status.rows)
+    return _MARKED if is_marked else None
 
 
 def counts(status: StatusRecord) -> str:
@@ -173,10 +182,14 @@ def _cell(rows: list[TaskRow], task: str, doing: Doing | None, metrics: int | No
     if row is None or row.verdict is None:
         return f"[dim]{_NONE}[/]"
     shown = [
-        f"{'[dim]' + escape(harmless(name)) + '[/] ' if metrics is None else ''}{_number(value)}"
+        _name(name, metrics) + _number(value) + (_MARK if row.lacking else "")
         for name, value in list(row.metrics.items())[:metrics]
     ]
     return "  ".join([seconds(row.median_runtime_s), *shown])
+
+
+def _name(metric: str, metrics: int | None) -> str:
+    return f"[dim]{escape(harmless(metric))}[/] " if metrics is None else ""
 
 
 def _verdict(rows: list[TaskRow], doing: Doing | None) -> str:

@@ -42,12 +42,14 @@ BESIDE = frozenset(
         "tests/docker/test_editions_full_size.py",
         "tests/docker/test_evaluation_image.py",
         "tests/docker/test_export.py",
+        "tests/docker/test_faults_of_intent.py",
         "tests/docker/test_image.py",
     }
 )
 LONGEST = (  # of those that run beside each other, the longest first
     "tests/docker/test_evaluation_image.py",
     f"{UNIT}test_meaning_of_phantoms.py",
+    "tests/docker/test_faults_of_intent.py",
     f"{UNIT}test_phantom.py",
     f"{UNIT}test_phantom_editions.py",
     "tests/docker/test_editions_full_size.py",

@@ -56,7 +56,6 @@ _DIGEST = "sha256:" + 64 * "0"
 class Simulated:
     """``attempts``: calibrations and repeated ones included. ``decision_s``: of one question for
     the next work. ``sync_s``, ``status_s``: sums, of waiting for the disk, and of writing down
-    where everything stands for others to read. ``idle_ratio``: of the machines' time, in virtual
     time."""
 
     machines: int

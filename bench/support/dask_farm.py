@@ -51,7 +51,7 @@ asyncio.run(main())
 
 @dataclass(frozen=True, kw_only=True)
 class Farm:
-    """``joined_s``: until all workers were there, Python's start included. ``idle_ratio``: of one
+    """``joined_s``: until all workers were there, Python's start included. ``idle_cpu_ratio``: of one
     CPU, what the scheduler used while nothing was done. ``given_s``, ``ended_s``: of one wave, a
     task for every worker: until all are handed over, and how long after its sleep the last one's
     end was known. ``trip_s``: of one empty task to a worker and back. ``look_s``: of asking for all
@@ -60,7 +60,7 @@ class Farm:
     workers: int
     processes: int
     joined_s: float
-    idle_ratio: float
+    idle_cpu_ratio: float
     look_s: float
     look_bytes: int
     trip_s: float
@@ -81,7 +81,7 @@ def measure_farm(workers: int, processes: int, folder: Path, *, sleep_s: float) 
         client.wait_for_workers(workers, timeout=_START_S)
         joined_s = time.perf_counter() - begin_s
         addresses = list(client.scheduler_info(n_workers=-1)["workers"])
-        idle_ratio = _cpu_ratio(scheduler, 10.0)
+        idle_cpu_ratio = _cpu_ratio(scheduler, 10.0)
         looks, look_bytes = _looks(client)
         trips = [_trip(client, addresses[n % workers]) for n in range(_ROUND_TRIPS)]
         given_s, ended_s = _wave(client, addresses, sleep_s)
@@ -89,7 +89,7 @@ def measure_farm(workers: int, processes: int, folder: Path, *, sleep_s: float) 
             workers=workers,
             processes=processes,
             joined_s=joined_s,
-            idle_ratio=idle_ratio,
+            idle_cpu_ratio=idle_cpu_ratio,
             look_s=median(looks),
             look_bytes=look_bytes,
             trip_s=median(trips),

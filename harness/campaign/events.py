@@ -82,7 +82,8 @@ class Scored(_Event):
     """``exit_code``: that of `harness evaluate`. ``findings``: errors of `harness check`.
     ``gains``: of each task, how much of the way from the zero field to a perfect one its fields
     go, 1 at best (see :mod:`.rules`), None where the zero field was not scored. ``truth_digest``:
-    of the truth it was scored by. ``metrics``: means of each task, for the table."""
+    of the truth it was scored by. ``metrics``: means of each task over the cases that have a field,
+    for the table; ``lacking``: how many cases of it have none, where some have."""
 
     event: Literal["scored"] = "scored"
     team: str
@@ -93,6 +94,7 @@ class Scored(_Event):
     harness_version: str
     gains: dict[str, float | None] = {}
     metrics: dict[str, dict[str, float | None]] = {}
+    lacking: dict[str, int] = {}
     problem: str | None = None
 
 

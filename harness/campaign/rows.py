@@ -51,10 +51,12 @@ class TaskRow(_Record):
     way, such as "3/8 pairs". ``upload`` is what it is called in the folder, of the published
     result or of what waits to be run. ``attempts``: of that upload, so far.
 
-    What follows is of the published result, None or empty where there is none: ``verdict`` (how the
-    run ended, or what else became of the attempt), ``reason``, ``run_id``, ``median_runtime_s``
-    over the task's pairs, ``gain`` and ``metrics`` (means), ``suspect`` (why its runtimes are not
-    ranked), ``published`` (why it is the one that counts). Texts may be a submission's own words.
+    What follows is of the published result, None or empty where there is none: ``verdict`` (how
+    the run ended, or what else became of the attempt), ``reason``, ``run_id``,
+    ``median_runtime_s`` over the task's pairs, ``gain``, ``metrics`` (means over the cases that
+    have a field) and ``lacking`` (how many have none, so that these means are not those of
+    others), ``suspect`` (why its runtimes are not ranked), ``published`` (why it is the one that
+    counts). Texts may be a submission's own words.
     """
 
     team: str
@@ -74,6 +76,7 @@ class TaskRow(_Record):
     median_runtime_s: float | None = None
     gain: float | None = None
     metrics: dict[str, float | None] = {}
+    lacking: int = 0
     suspect: str | None = None
     published: str | None = None
     notes: tuple[str, ...] = ()
@@ -319,6 +322,7 @@ def _of_task(counts: Published, task: str) -> dict[str, object]:
     if (scored := counts.result.scored) is not None:
         told["gain"] = scored.gains.get(task)
         told["metrics"] = scored.metrics.get(task, {})
+        told["lacking"] = scored.lacking.get(task, 0)
     return told
 
 

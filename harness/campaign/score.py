@@ -90,6 +90,11 @@ def score_attempt(
         harness_version=__version__,
         gains={name: task_gain(task, gain) for name, task in record.tasks.items()},
         metrics={name: _means(task) for name, task in record.tasks.items()},
+        lacking={
+            name: task.detail.expected - task.detail.scored
+            for name, task in record.tasks.items()
+            if task.detail.scored < task.detail.expected
+        },
         problem=_problem(found),
     )
 

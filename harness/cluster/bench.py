@@ -33,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.campaign.order import JobEnd, JobOrder, Outcome, Place
 from harness.cluster.facts import AttemptNews, Stage, WorkerNews
-from harness.cluster.uploads import Uploads
+from harness.cluster.uploads import KEPT_BYTES, Uploads
 from harness.engine import leash
 from harness.engine.base import EngineName
 from harness.errors import Blame, OutputError
@@ -105,10 +105,13 @@ class Bench:
     worker uses the folder, or it cannot be written."""
 
     def __init__(
-        self, settings: JobSettings, finish_dead: Callable[[JobOrder, JobSettings, str], JobEnd]
+        self,
+        settings: JobSettings,
+        finish_dead: Callable[[JobOrder, JobSettings, str], JobEnd],
+        kept_bytes: int = KEPT_BYTES,
     ) -> None:
         self.settings = settings
-        self.uploads = Uploads(settings.work_dir / "uploads")
+        self.uploads = Uploads(settings.work_dir / "uploads", kept_bytes)
         self._finish_dead = finish_dead
         self._lock = _lock_folder(settings.work_dir)
         self._changed = threading.Condition()
@@ -128,6 +131,7 @@ class Bench:
             if folder.key in self._known or self._is_closing:
                 return
             _write_order(folder, order)
+            self.uploads.begin(order.source.sha256)
             self._known[folder.key] = AttemptNews(
                 team=order.team, run_id=order.run_id, stage=Stage.UNDER_WAY
             )
@@ -198,6 +202,7 @@ class Bench:
                 end = self._make(folder, order, self._child)
             except OSError as error:
                 end = failed(f"the attempt's process could not be used: {error}")
+            self.uploads.done(order.source.sha256)
             with self._changed:
                 self._ends[folder.key] = end
                 self._known[folder.key] = AttemptNews(

@@ -30,10 +30,13 @@ class LetGo(Exception):
 
 def find_source(source_text: str) -> str | None:
     """Where the file is on the worker, if its bytes are the right ones; None when it must be
-    sent."""
-    source = Source.model_validate_json(source_text)
-    found = _bench().uploads.find(source.sha256, source.path)
-    return None if found is None else str(found)
+    sent, for which there is room then."""
+    source, uploads = Source.model_validate_json(source_text), _bench().uploads
+    found = uploads.find(source.sha256, source.path)
+    if found is None:
+        uploads.make_room(source.sha256, source.size_bytes or 0)
+        return None
+    return str(found)
 
 
 def received_bytes(sha256: str) -> int:

@@ -109,7 +109,8 @@ GROUPS = {
     "Fields": FIELDS,
     "From outside": OUTSIDE,
 }
-INSIDE = tuple(fault for group in GROUPS.values() for fault in group if not fault.outside)
+OF_RESOURCES = tuple(fault for fault in (*ENDS, *MEMORY_AND_DISK) if not fault.outside)
+OF_INTENT = tuple(fault for fault in (*PRYING, *FIELDS) if not fault.outside)
 DOCUMENT = Path(__file__).parents[2] / "docs" / "faults.md"
 _BEGIN, _END = "<!-- the table of tests/docker/fault_lists.py -->", "<!-- end of the table -->"
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import shutil
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
+import docker.errors
 import pytest
 
 from harness.campaign.order import Outcome
@@ -19,6 +21,16 @@ from tests.cluster_parts import (
     order_of,
     places_of,
     wait_for,
+)
+from tests.docker.campaign_command import arguments_of, harness
+from tests.docker.campaign_results import CampaignResults
+from tests.docker.campaign_uploads import (
+    EXACT,
+    REFERENCE,
+    Folder,
+    ImageMaker,
+    fields_zip,
+    root_layer,
 )
 from tests.docker.test_campaign_attempts import GOOD, HANGS, assert_good, upload
 
@@ -35,6 +47,7 @@ pytestmark = pytest.mark.docker
 
 __all__ = ["upload"]  # a fixture
 
+LABEL = "l2r-cluster-test"
 NAMES = ("one", "two", "three")
 
 
@@ -99,3 +112,43 @@ def test_worker_that_is_killed(
     run_dir = RunDirectory(tmp_path / "runs/team" / order.run_id)
     assert files_below(run_dir.fields_dir) == ["task_01/disp_0001_0001.npz"]
     assert client.containers.list(all=True, filters={"name": order.run_id}) == []
+
+
+def test_conductor_needs_no_engine_for_tars_and_zips(
+    client: DockerClient, base: str, tmp_path: Path
+) -> None:
+    """An engine on its machine was asked for, and images were run on the workers' alone."""
+    maker = ImageMaker(root=root_layer(client, base), label=LABEL)
+    folder = Folder(tmp_path / "campaign", maker)
+    folder.add_image("alpha.tar", EXACT)
+    folder.add("zipped.zip", fields_zip())
+    (folder.path / "reference.tar").write_bytes(maker.tar(REFERENCE))
+    calibration = {"source": "reference.tar", "threshold": 0.99}
+    folder.write_policy(calibration=calibration, suspect_reruns=0)
+    folder.settle()
+    nowhere = {"DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
+    try:
+        with Cluster(folder=tmp_path / "cluster", engine=EngineName.DOCKER) as running:
+            shutil.copytree(folder.path / "test", running.data("one"))
+            running.start("one")
+            options = ("--engine", "docker", "--scheduler", running.address)
+            arguments = arguments_of("runs", *options)
+            done = harness(folder.path, *arguments, environment=nowhere)
+            assert done.returncode == 0, done.stderr
+            # What takes one says so, by name, before anything is begun.
+            folder.write_policy(calibration={"source": base})
+            done = harness(folder.path, *arguments, environment=nowhere)
+            assert done.returncode in {31, 32}, done.stderr
+            assert base in done.stderr
+            assert "container engine on this machine" in " ".join(done.stderr.split())
+    finally:
+        for image in client.images.list(all=True, filters={"label": LABEL}):
+            with suppress(docker.errors.APIError):
+                client.images.remove(str(image.id), force=True)
+    attempts = CampaignResults(folder=folder.path).state.attempts.values()
+    became = {one.started.team: one.end.status or one.end.outcome for one in attempts if one.end}
+    assert became == {
+        "_calibration": RunStatus.SUCCEEDED,
+        "alpha": RunStatus.SUCCEEDED,
+        "zipped": Outcome.FIELDS,
+    }

@@ -18,7 +18,7 @@ from tests.conftest import lacks
 from tests.docker import private_engine
 from tests.docker.command import Command
 from tests.docker.fault_check import AFTER_LIMIT_S, check
-from tests.docker.fault_lists import INSIDE, OUTSIDE
+from tests.docker.fault_lists import OF_INTENT, OUTSIDE
 from tests.docker.leftovers import LABEL, Leftovers
 from tests.docker.private_engine import PrivateEngine
 from tests.tiny import write_challenge, write_data
@@ -118,7 +118,7 @@ def test_harness_killed(client: DockerClient, fault_image: MakeImage, folder: Pa
 def test_terminal_obeys_nothing(name: str, fault_image: MakeImage, folder: Path) -> None:
     """Of what a submission prints or calls its files, only its verdict's own line is the harness's
     word, and nothing is a command to the terminal."""
-    shown = next(fault for fault in INSIDE if fault.name == name)
+    shown = next(fault for fault in OF_INTENT if fault.name == name)
     with Command(folder, fault_image(shown)) as command:
         assert command.end() == shown.status.exit_code
     assert shown.reason in command.told
@@ -129,7 +129,7 @@ def test_terminal_obeys_nothing(name: str, fault_image: MakeImage, folder: Path)
 def test_what_is_left_is_found(client: DockerClient, fault_image: MakeImage, folder: Path) -> None:
     """The check after each test here sees a container, its volumes and processes."""
     leftovers = Leftovers(client, folder)
-    volumes = next(fault for fault in INSIDE if fault.name == "volumes")
+    volumes = next(fault for fault in OF_INTENT if fault.name == "volumes")
     container = client.containers.run(
         fault_image(volumes).id, entrypoint=["sleep", "100"], network_mode="none", detach=True
     )

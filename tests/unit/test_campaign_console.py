@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness import console
 from harness.campaign.crew import Progressed
-from harness.campaign.events import AttemptEnded, Line, Suspected
+from harness.campaign.events import AttemptEnded, Line, Scored, Suspected
 from harness.campaign.order import JobEnd, Outcome
 from harness.campaign.policy import Calibration, Policy
 from harness.campaign.rows import campaign_status
@@ -74,6 +74,32 @@ def test_the_table_says_what_a_zip_of_fields_came_to(capsys: pytest.CaptureFixtu
     story.see(A)
     story.run(A, FIELDS)
     assert "fields checked" in shown(story.state, capsys)[0]
+
+
+def test_mean_that_lacks_pairs_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    """The zero field of five of six pairs had a better mean than that of all six."""
+    story = Story()
+    story.see(A, B)
+    for one, lacking in ((A, {"task_01": 1}), (B, {})):
+        run_id = story.run(one, ran())
+        story.tell(
+            Scored(
+                team=one.team,
+                run_id=run_id,
+                exit_code=0,
+                findings=0,
+                truth_digest=None,
+                harness_version="1",
+                metrics={"task_01": {"DSC": 0.5}},
+                lacking=lacking,
+            )
+        )
+    text, _ = shown(story.state, capsys)
+    (first,) = (line for line in text.splitlines() if line.startswith("alpha"))
+    (second,) = (line for line in text.splitlines() if line.startswith("beta"))
+    assert "0.500*" in first
+    assert "0.500*" not in second
+    assert "* some pairs have no field" in text
 
 
 def test_who_waits_is_listed_in_the_order_of_the_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -242,6 +242,16 @@ def test_upload_that_no_worker_can_read_is_sent(
     assert (end.outcome, end.valid_fields) == (Outcome.FIELDS, 2), end
     kept = cluster.work("one") / "uploads" / source.sha256.removeprefix("sha256:")
     assert sha256_of(kept) == source.sha256
+    older = kept.with_name("0" * 64)
+    older.touch()
+    os.truncate(older, 200 << 30)  # no bytes on the disk, but more than a worker keeps
+    os.utime(older, (0, 0))
+    with zipfile.ZipFile(zip_path, "a") as packed:
+        packed.writestr("more.txt", b"so it is another")
+    source = source.model_copy(update={"sha256": sha256_of(zip_path)})
+    crew.give(order_of("team", source, order.conditions), "one")
+    assert ends_of(crew, 1)["team"].outcome is Outcome.FIELDS
+    assert (kept.exists(), older.exists()) == (True, False)
     assert (tmp_path / f"runs/team/{order.run_id}/fields.json").exists()
 
 

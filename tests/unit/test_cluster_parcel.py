@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -183,6 +184,59 @@ def test_shared_file_is_used_where_it_lies_if_it_is_the_one(tmp_path: Path) -> N
     assert uploads.find(sha256(b"content"), tmp_path / "shared") == tmp_path / "shared"
     assert uploads.find(sha256(b"other"), tmp_path / "shared") is None
     assert uploads.find(sha256(b"content"), tmp_path / "nowhere") is None
+
+
+def keep(uploads: Uploads, content: bytes, *, used_s: float) -> str:
+    """An upload that came, and was used last at that time; its digest."""
+    digest = sha256(content)
+    uploads.add(digest, 0, content)
+    path = uploads.accept(digest)
+    assert path is not None
+    uploads.begin(digest)
+    uploads.done(digest)
+    os.utime(path, (used_s, used_s))
+    return digest
+
+
+def kept(uploads: Uploads, *digests: str) -> list[bool]:
+    return [uploads.path_of(digest).exists() for digest in digests]
+
+
+def test_longest_unused_makes_room(tmp_path: Path) -> None:
+    uploads = Uploads(tmp_path / "uploads", kept_bytes=30)
+    one, two, three = (keep(uploads, bytes([n]) * 10, used_s=1000 + n) for n in range(3))
+    (tmp_path / "uploads/notes.txt").write_text("of somebody else's")
+    assert uploads.find(one, None) is not None  # used again, so not the first to go
+    uploads.begin(one)
+    uploads.done(one)
+    uploads.make_room(sha256(b"next"), 10)
+    assert kept(uploads, one, two, three) == [True, False, True]
+    uploads.make_room(sha256(b"huge"), 1000)  # larger than all that may be kept: it comes anyway
+    assert kept(uploads, one, two, three) == [False, False, False]
+    assert [path.name for path in (tmp_path / "uploads").iterdir()] == ["notes.txt"]
+
+
+def test_what_an_attempt_needs_is_never_removed(tmp_path: Path) -> None:
+    uploads = Uploads(tmp_path / "uploads", kept_bytes=10)
+    used, idle, told = (keep(uploads, bytes([n]) * 10, used_s=1000 + n) for n in range(3))
+    uploads.begin(used)
+    uploads.begin(used)
+    uploads.done(used)  # another attempt of it goes on
+    assert uploads.find(told, None) is not None  # and its order comes next
+    uploads.make_room(sha256(b"next"), 10)
+    assert kept(uploads, used, idle, told) == [True, False, True]
+    uploads.done(used)
+    uploads.make_room(sha256(b"next"), 10)
+    assert kept(uploads, used, idle, told) == [False, False, True]
+
+
+def test_rest_of_a_transfer_that_never_went_on_is_removed_as_well(tmp_path: Path) -> None:
+    uploads = Uploads(tmp_path / "uploads", kept_bytes=10)
+    uploads.add(sha256(b"given up"), 0, b"given")
+    uploads.add(sha256(b"goes on"), 0, b"goes")
+    uploads.make_room(sha256(b"goes on"), 7)
+    assert uploads.received_bytes(sha256(b"given up")) == 0
+    assert uploads.received_bytes(sha256(b"goes on")) == 4
 
 
 def test_what_is_no_digest_is_no_name_of_a_file(tmp_path: Path) -> None:

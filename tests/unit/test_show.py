@@ -13,7 +13,7 @@ import pytest
 
 from harness.cli_run import where_fields_are
 from harness.errors import OutputError
-from harness.store import RunDirectory, RunStatus
+from harness.store import FieldsRecord, RefusedRecord, RunDirectory, RunStatus, TaskRecord
 from tests.tiny import ZERO, write_challenge, write_data, write_method
 from tests.unit.test_store import RECORD
 
@@ -63,6 +63,61 @@ def test_latest_run_of_any_submission(tmp_path: Path) -> None:
         directory.write_record(RECORD.model_copy(update={"reason": f"of {submission}"}))
     (tmp_path / "runs/team/20260101-000000-notes").mkdir()
     assert harness("show", cwd=tmp_path).stdout.startswith("rejected: of team")
+
+
+def test_upload_that_was_refused_says_why(tmp_path: Path) -> None:
+    """It said that there was nothing to explain, beside the record that explains it."""
+    directory = RunDirectory(tmp_path / "runs/team/20250102-000000")
+    directory.path.mkdir(parents=True)
+    directory.write_refusal(
+        RefusedRecord(
+            harness_version="1",
+            submission="team",
+            run_id=directory.run_id,
+            created="2025-01-02",
+            entry="team.tar",
+            source_sha256="sha256:0",
+            error="ImportRejected",
+            exit_code=22,
+            reason="it is cut off",
+            findings=("layer 3 is missing",),
+            log_tail=("COPY failed",),
+        )
+    )
+    for name in ("team", "runs/team", "runs/team/20250102-000000"):
+        done = harness("show", name, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("refused, and never run: it is cut off")
+        for text in ("team.tar", "the team's turn", "layer 3 is missing", "COPY failed"):
+            assert text in done.stdout
+    told = json.loads(harness("show", "team", "--json", cwd=tmp_path).stdout)
+    assert told["error"] == "ImportRejected"
+
+
+def test_fields_that_were_handed_in_are_told_as_that(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path / "runs/team/20250102-000000")
+    directory.path.mkdir(parents=True)
+    bad = RECORD.pairs[0].model_copy(update={"field_problem": "wrong shape"})
+    directory.write_fields_record(
+        FieldsRecord(
+            harness_version="1",
+            submission="team",
+            run_id=directory.run_id,
+            created="2025-01-02",
+            challenge="tiny",
+            challenge_digest="sha256:0",
+            data_digest="sha256:0",
+            entry="team.zip",
+            source_sha256="sha256:0",
+            source_bytes=3,
+            tasks=(TaskRecord(name="task_01", attempted=True, pairs=2, valid_fields=1),),
+            pairs=(bad,),
+        )
+    )
+    done = harness("show", cwd=tmp_path)
+    assert done.stdout.startswith("fields handed in, and never run: 1 of 2 valid")
+    assert f"{bad.key}: wrong shape" in done.stdout
+    assert json.loads(harness("show", "--json", cwd=tmp_path).stdout)["entry"] == "team.zip"
 
 
 def test_without_any_run(tmp_path: Path) -> None:
