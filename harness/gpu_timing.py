@@ -241,14 +241,10 @@ class _Series:
         elif energy is not None:
             absent["energy_j"] = energy
         seen = [one for span in spans for one in self._seen(span)]
-        looks = sum(self._count(span) for span in spans)
+        looks = sum(len(self._within(span)) for span in spans)
         reason = self._why_unseen(spans, looks)
         if reason is None:
-            within = [
-                look
-                for look, _ in seen
-                if any(span.start_ns <= look.t_ns <= span.end_ns for span in spans)
-            ]
+            within = [look for span in spans for look in self._within(span)]
             values |= _means(seen) | _throttling(seen) | _peaks(within)
             if values["peak_memory_bytes"] is None and "processes" not in self._gpu.absent:
                 absent["peak_memory_bytes"] = _why_no_own_memory(within)
@@ -265,8 +261,9 @@ class _Series:
             return EnergySource.POWER, self._power.over(spans)
         return None, None
 
-    def _count(self, span: Span) -> int:
-        return bisect_right(self._times, span.end_ns) - bisect_left(self._times, span.start_ns)
+    def _within(self, span: Span) -> Sequence[Sample]:
+        first = bisect_left(self._times, span.start_ns)
+        return self._looks[first : bisect_right(self._times, span.end_ns)]
 
     def _why_unseen(self, spans: Sequence[Span], looks: int) -> str | None:
         longest_ns, period_ms = GAP_STEPS * self._period_ns, self._period_ns / 1e6

@@ -48,6 +48,7 @@ def request(folder: Path, runs: str = "runs", scheduler: str | None = None) -> c
         engine="docker",
         base_image=None,
         cache=CacheMode.WARM,
+        gpu=None,
         limits=(),
         isolation=Isolation(),
         seed=None,

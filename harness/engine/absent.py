@@ -57,6 +57,9 @@ class AbsentEngine:
     def prepare(self, spec: RunSpec) -> Execution:
         self._miss(f"image {spec.image.reference!r}: to be run")
 
+    def why_no_gpus(self) -> str | None:
+        return "there is no container engine here"
+
     def check_isolation(self, isolation: Isolation) -> None:
         """Whoever runs it does that."""
 
