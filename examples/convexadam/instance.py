@@ -32,7 +32,8 @@ def refine(
 
     ``fixed`` and ``moving`` are descriptors (1, C, X, Y, Z); ``weight`` (1, 1, X, Y, Z) says how
     much a fixed voxel counts. ``smoothness`` weighs diffusion, ``rate`` is the length of the first
-    steps in voxels, ``spline`` how often the control points are averaged.
+    step in voxels, from which the steps shrink to nothing; ``spline`` is how often the control
+    points are averaged.
 
     Nothing here waits for the GPU: no number is read back between the first step and the last.
     """
@@ -40,7 +41,8 @@ def refine(
     share = weight / (weight.sum() * fixed.shape[1])
     control = start.clone()
     adam = torch.optim.Adam([control], lr=rate)
-    for _ in range(iterations):
+    for done in range(iterations):
+        adam.param_groups[0]["lr"] = rate * (1 - done / iterations)
         field = smoothed(control, spline)
         slope = data_gradient(fixed, moving, share, here, field)
         slope += smoothness * diffusion_gradient(field)

@@ -39,8 +39,8 @@ COARSE = 6  # voxels between the points of the search's grid, and between its di
 SEARCH_RADIUS = 4  # displacements tried on each side
 ITERATIONS = 40  # of Adam
 SMOOTHNESS = 0.4  # weight of diffusion beside the descriptors' difference
-RATE = 0.3  # of Adam: the first steps' length, in voxels of half the image's resolution
-SPLINE = 3  # how often the control points are averaged
+RATE = 0.8  # of Adam: the first step's length, in voxels of half the image's resolution
+SPLINE = 2  # how often the control points are averaged
 OUTSIDE = 0.1  # weight of voxels outside the fixed mask; not 0, its border is evidence too
 
 INPUTS = ("fixed", "moving", "fixed_mask", "moving_mask")
