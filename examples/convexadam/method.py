@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 from discrete import search
 from features import mind_ssc
-from fields import Grid, grid_of, normalised, pooled, resampled
+from fields import Grid, grid_of, normalised, pooled, resampled, smoothed
 from instance import refine
 
 from harness.convert.convention import Family, FieldConvention
@@ -70,7 +70,6 @@ class Method(RegistrationMethod):
         noise = torch.rand(1, 1, *grid, generator=torch.Generator().manual_seed(0))
         registered(*(self.sent(noise, name) for name in INPUTS), iterations=2).cpu()
 
-    @torch.no_grad()
     def register(self, pair: ImagePair) -> DisplacementField:
         fixed = self.opened(pair.fixed, "fixed")
         moving = self.opened(pair.moving, "moving")  # is read while the fixed image travels
@@ -100,7 +99,6 @@ class Method(RegistrationMethod):
         return buffer.copy_(image[0, 0])[None, None].to(self.device, non_blocking=True)
 
 
-@torch.no_grad()
 def registered(
     fixed: Tensor,
     moving: Tensor,
@@ -124,7 +122,7 @@ def registered(
         pooled(moving_weight, coarse),
         SEARCH_RADIUS,
     )
-    return refine(
+    refined = refine(
         fixed_features,
         moving_features,
         pooled(fixed_weight, half),
@@ -134,6 +132,7 @@ def registered(
         rate=RATE,
         spline=SPLINE,
     )
+    return smoothed(refined)  # takes out the last folds, where the images pull hard
 
 
 def _weight(mask: Tensor | None, image: Tensor) -> Tensor:
