@@ -38,6 +38,7 @@ ALONE = frozenset(
 )
 BESIDE = frozenset(
     {
+        "tests/docker/test_campaign_attempts.py",
         "tests/docker/test_editions_full_size.py",
         "tests/docker/test_evaluation_image.py",
         "tests/docker/test_export.py",
