@@ -44,6 +44,7 @@ BESIDE = frozenset(
         "tests/docker/test_export.py",
         "tests/docker/test_faults_of_intent.py",
         "tests/docker/test_image.py",
+        "tests/docker/test_import.py",
     }
 )
 LONGEST = (  # of those that run beside each other, the longest first
