@@ -34,7 +34,7 @@ from harness.collect import check_writable
 from harness.console_campaign import CampaignView
 from harness.console_campaign_summary import show_campaign
 from harness.engine.absent import AbsentEngine
-from harness.engine.base import EngineName
+from harness.engine.base import BuildLimits, EngineName
 from harness.engine.choose import choose_engine
 from harness.engine.docker import DockerEngine
 from harness.errors import (
@@ -304,7 +304,10 @@ def _crew(
 
     tls = tls_of(*request.tls_files)
     images = Images(
-        campaign.folder.path / "images", limits=site.image_limits, base_image=request.base_image
+        campaign.folder.path / "images",
+        limits=site.image_limits,
+        base_image=request.base_image,
+        build_limits=site.build_limits,
     )
     address = scheduler_address(request.scheduler, tls)
     patience = Patience(for_ever=campaign.watch)
@@ -327,6 +330,9 @@ def _site(
         data_digest=contents.data_digest,
         image_limits=ImportLimits.of_size(campaign.policy.image_size_bytes),
         base_image=request.base_image,
+        build_limits=BuildLimits(
+            time_s=campaign.policy.build_time_s, memory_bytes=campaign.policy.build_memory_bytes
+        ),
         lock_patience_s=None if request.scheduler is None else _LOCK_PATIENCE_S,
     )
 
