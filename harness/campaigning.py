@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from harness.campaign.state import Attempt
     from harness.challenge.model import Challenge
     from harness.engine.base import Engine, Isolation
+    from harness.engine.choose import EngineChoice
     from harness.scoring.pool import Pool
 
 _LOCK_PATIENCE_S = 1.0
@@ -236,7 +237,7 @@ def _places(request: Request) -> _Places:
 def _engine(request: Request) -> Engine:
     """Raises EngineMissing or EngineUnreachable where images are run here."""
     try:
-        engine, notice = choose_engine(request.engine)
+        engine, notice = _chosen(request.engine)
     except (EngineMissing, EngineUnreachable) as error:
         if request.scheduler is None:
             raise
@@ -250,6 +251,17 @@ def _engine(request: Request) -> Engine:
             "other teams' results; for your own methods only"
         )
     return engine
+
+
+def _chosen(wanted: EngineChoice) -> tuple[Engine, str | None]:
+    """An engine that is there and does not answer is waited for by people: others' uploads must not
+    be run without isolation because it was busy, or was just started again."""
+    if wanted != "auto":
+        return choose_engine(wanted)
+    try:
+        return choose_engine("docker")
+    except EngineMissing:
+        return choose_engine("auto")
 
 
 def _require_engine(request: Request, engine: Engine) -> None:

@@ -32,8 +32,8 @@ class Image:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildLimits:
-    """What building one image may take; None: as much as it likes. ``time_s``: in all, and
-    from its last line as long again where it prints nothing. ``memory_bytes``: each of its steps."""
+    """What building one image may take; None: as much as it likes. ``time_s``: in all, and from its
+    last line as long again where it prints nothing. ``memory_bytes``: each of its steps."""
 
     time_s: float | None = None
     memory_bytes: int | None = None
