@@ -19,6 +19,7 @@ from harness.campaign.local_crew import LocalCrew
 from harness.campaign.means import Campaign, Means
 from harness.campaign.order import Place
 from harness.campaign.policy_file import load_policy
+from harness.campaign.readiness import require_isolation_as_before
 from harness.campaign.rules import gain
 from harness.campaign.score import score_attempt
 from harness.campaign.scorer import Scorer
@@ -125,6 +126,8 @@ def run_campaign(request: Request) -> int:
     check_writable(places.runs, ("_campaign", CALIBRATION))
     engine = _engine(request)
     folder = CampaignFolder(places.runs)
+    if request.engine == "auto":
+        require_isolation_as_before(folder, engine.info.name)
     contents = Contents(folder.contents_path)
     intake = Intake(places.submissions, rules.policy, contents, rules.challenge, _image_ids(engine))
     _check_uploads(intake.scan(watching=request.watch, now_s=time.time()), engine)
