@@ -29,7 +29,7 @@ _MAX_PROCESSES = 4  # of Dask's workers, which share them
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", choices=sorted(PARTS), action="append", help="only this (all)")
-    parser.add_argument("--runs", type=int, default=10_000, help="simulated runs (10000)")
+    parser.add_argument("--runs", type=int, default=2000, help="simulated runs (2000)")
     parser.add_argument(
         "--machines", type=int, nargs="+", default=[10, 100, 1000], help="simulated (10 100 1000)"
     )

@@ -19,6 +19,7 @@ from harness.campaign.local_crew import LocalCrew
 from harness.campaign.means import Campaign, Means
 from harness.campaign.order import Place
 from harness.campaign.policy_file import load_policy
+from harness.campaign.readiness import require_isolation_as_before
 from harness.campaign.rules import gain
 from harness.campaign.score import score_attempt
 from harness.campaign.scorer import Scorer
@@ -34,7 +35,7 @@ from harness.collect import check_writable
 from harness.console_campaign import CampaignView
 from harness.console_campaign_summary import show_campaign
 from harness.engine.absent import AbsentEngine
-from harness.engine.base import EngineName
+from harness.engine.base import BuildLimits, EngineName
 from harness.engine.choose import choose_engine
 from harness.engine.docker import DockerEngine
 from harness.errors import (
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from harness.campaign.state import Attempt
     from harness.challenge.model import Challenge
     from harness.engine.base import Engine, Isolation
+    from harness.engine.choose import EngineChoice
     from harness.scoring.pool import Pool
 
 _LOCK_PATIENCE_S = 1.0
@@ -129,6 +131,8 @@ def run_campaign(request: Request) -> int:
     engine = _engine(request)
     gpu = _gpu(request, engine)
     folder = CampaignFolder(places.runs)
+    if request.engine == "auto":
+        require_isolation_as_before(folder, engine.info.name)
     contents = Contents(folder.contents_path)
     intake = Intake(places.submissions, rules.policy, contents, rules.challenge, _image_ids(engine))
     _check_uploads(intake.scan(watching=request.watch, now_s=time.time()), engine)
@@ -242,7 +246,7 @@ def _places(request: Request) -> _Places:
 def _engine(request: Request) -> Engine:
     """Raises EngineMissing or EngineUnreachable where images are run here."""
     try:
-        engine, notice = choose_engine(request.engine)
+        engine, notice = _chosen(request.engine)
     except (EngineMissing, EngineUnreachable) as error:
         if request.scheduler is None:
             raise
@@ -269,6 +273,17 @@ def _gpu(request: Request, engine: Engine) -> str | None:
         )
     found = one_gpu(request.gpu, gpus(), why_not=engine.why_no_gpus)
     return None if found is None else found[1]
+
+
+def _chosen(wanted: EngineChoice) -> tuple[Engine, str | None]:
+    """An engine that is there and does not answer is waited for by people: others' uploads must not
+    be run without isolation because it was busy, or was just started again."""
+    if wanted != "auto":
+        return choose_engine(wanted)
+    try:
+        return choose_engine("docker")
+    except EngineMissing:
+        return choose_engine("auto")
 
 
 def _require_engine(request: Request, engine: Engine) -> None:
@@ -323,7 +338,10 @@ def _crew(
 
     tls = tls_of(*request.tls_files)
     images = Images(
-        campaign.folder.path / "images", limits=site.image_limits, base_image=request.base_image
+        campaign.folder.path / "images",
+        limits=site.image_limits,
+        base_image=request.base_image,
+        build_limits=site.build_limits,
     )
     address = scheduler_address(request.scheduler, tls)
     patience = Patience(for_ever=campaign.watch)
@@ -351,6 +369,9 @@ def _site(
         data_digest=contents.data_digest,
         image_limits=ImportLimits.of_size(campaign.policy.image_size_bytes),
         base_image=request.base_image,
+        build_limits=BuildLimits(
+            time_s=campaign.policy.build_time_s, memory_bytes=campaign.policy.build_memory_bytes
+        ),
         lock_patience_s=None if request.scheduler is None else _LOCK_PATIENCE_S,
     )
 

@@ -39,11 +39,13 @@ ALONE = frozenset(
 )
 BESIDE = frozenset(
     {
+        "tests/docker/test_campaign_attempts.py",
         "tests/docker/test_editions_full_size.py",
         "tests/docker/test_evaluation_image.py",
         "tests/docker/test_export.py",
         "tests/docker/test_faults_of_intent.py",
         "tests/docker/test_image.py",
+        "tests/docker/test_import.py",
     }
 )
 LONGEST = (  # of those that run beside each other, the longest first

@@ -133,6 +133,7 @@ class _Attempt:
                 order.team,
                 site.image_limits,
                 base_image=site.base_image,
+                build_limits=site.build_limits,
                 folder_digest=site.folder_digest if is_upload else None,
                 on_output=self._tail.add,
             )

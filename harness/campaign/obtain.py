@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, assert_never
 from harness.campaign.bases import check_bases
 from harness.campaign.tree import Stamp
 from harness.campaign.upload import CALIBRATION, UploadKind
-from harness.engine.base import Image
+from harness.engine.base import UNLIMITED, BuildLimits, Image
 from harness.engine.docker import DockerEngine
 from harness.errors import BuildError, CampaignError, ImageMissing, OptionError, SubmissionError
 from harness.imports.importer import import_image, require_runnable
@@ -51,6 +51,7 @@ def obtain(
     limits: ImportLimits,
     *,
     base_image: str | None = None,
+    build_limits: BuildLimits = UNLIMITED,
     folder_digest: FolderDigest | None = None,
     on_output: Callable[[str], None] = lambda _: None,
 ) -> Image:
@@ -70,7 +71,11 @@ def obtain(
                 check_bases(path_of(source), base_image)
             try:
                 image = engine.build(
-                    path_of(source), tag=tag, base_image=base_image, on_output=on_output
+                    path_of(source),
+                    tag=tag,
+                    base_image=base_image,
+                    limits=build_limits,
+                    on_output=on_output,
                 )
             except BuildError:
                 _check_folder(source, folder_digest)  # half replaced, it is nobody's fault

@@ -65,6 +65,7 @@ class Policy(_Part):
     ``suspect_reruns``: further attempts when the machine was not quiet, or had drifted.
     ``settle_time``: a watched upload is complete when it has not changed for so long.
     ``image_size``: the most that an upload may hold, uncompressed.
+    ``build_time``, ``build_memory``: the most that building a folder's image may take.
     ``after_each``: a command to run after each attempt, never while one is timed.
     """
 
@@ -83,6 +84,8 @@ class Policy(_Part):
     settle_time_s: Seconds = Field(alias="settle_time", default=10.0)
     poll_time_s: Seconds = Field(alias="poll_time", default=5.0, gt=0)
     image_size_bytes: Bytes = Field(alias="image_size", default=40 << 30, gt=0)
+    build_time_s: Seconds = Field(alias="build_time", default=3600.0, gt=0)
+    build_memory_bytes: Bytes = Field(alias="build_memory", default=16 << 30, ge=8 << 20)
     after_each: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
 
     @field_validator("order")

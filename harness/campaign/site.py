@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from harness.campaign.machine_lock import MachineLock
+from harness.engine.base import UNLIMITED, BuildLimits
 from harness.errors import EngineError
 from harness.imports.limits import ImportLimits
 
@@ -47,6 +48,7 @@ class Site:
     image_limits: ImportLimits = field(default_factory=ImportLimits)
     scratch_dir: Path | None = None
     base_image: str | None = None
+    build_limits: BuildLimits = UNLIMITED
     folder_digest: FolderDigest | None = None
     lock_patience_s: float | None = None
     gpu_patience_s: float = GPU_PATIENCE_S

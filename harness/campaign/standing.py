@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from harness.campaign.policy import Counted
 from harness.errors import Blame
+from harness.store import RunStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +98,7 @@ def standing(state: CampaignState, policy: Policy, upload: Upload) -> Standing:
         avoid=tuple(
             one.started.place
             for one in counting
-            if one in faults or (one.is_final and state.result_of(one).doubt is not None)
+            if one in faults or (one.is_final and _doubt(state.result_of(one)) is not None)
         ),
         last=counting[-1] if counting else None,
     )
@@ -113,7 +114,7 @@ def _stand(
 ) -> tuple[Stand, str]:
     if state.is_under_way(upload.id):
         return Stand.UNDER_WAY, "under way"
-    doubts = [state.result_of(one).doubt for one in counting if one.is_final]
+    doubts = [_doubt(state.result_of(one)) for one in counting if one.is_final]
     if None in doubts:
         return Stand.DONE, "it has a result"
     if len(doubts) > policy.suspect_reruns:
@@ -123,6 +124,15 @@ def _stand(
     if (spent := _spent(policy, faults, interrupted)) is not None:
         return Stand.GIVEN_UP, spent
     return Stand.OUTSTANDING, _why(state, policy, upload, counting, len(faults), doubts)
+
+
+def _doubt(result: Attempt) -> str | None:
+    """Why it is to be had again. A team's own fault is not: there is no runtime of it to rank, and
+    who fails must not get another try by luck; but a machine that is slow can cause a timeout."""
+    end = result.end
+    if end is not None and end.blame is Blame.SUBMISSION and end.status is not RunStatus.TIMED_OUT:
+        return None
+    return result.doubt
 
 
 def _spent(policy: Policy, faults: Sequence[Attempt], interrupted: Sequence[Attempt]) -> str | None:

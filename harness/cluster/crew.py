@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.campaign.crew import Ended, Progressed
+from harness.campaign.ends import end_of_failure
 from harness.campaign.events import AttemptEnded
 from harness.campaign.folder import CampaignFolder
 from harness.campaign.journal import read_journal
@@ -199,8 +200,8 @@ class DaskCrew:
             return
         except Exception as error:  # the boundary of one attempt: it must not be waited for
             _log.exception("%s/%s on %s", order.team, order.run_id, place)
-            self._reports.put(MachineError(f"{order.team} on {place}: {error!r}"))
-            return
+            reason = f"the harness failed: {type(error).__name__}: {error}"
+            end = end_of_failure(MachineError(f"{order.team} on {place}: {reason}"))
         self._note_broken(place, end)
         self._reports.put(Ended(team=order.team, run_id=order.run_id, end=end))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from harness.campaign.obtain import obtain
 from harness.campaign.upload import UploadKind
 from harness.cluster.parcel import sha256_of
-from harness.engine.base import EngineName
+from harness.engine.base import UNLIMITED, BuildLimits, EngineName
 from harness.engine.docker import DockerEngine
 from harness.errors import EngineError, OptionError, OutputError
 from harness.imports.limits import ImportLimits
@@ -31,10 +31,12 @@ class Images:
         *,
         limits: ImportLimits | None = None,
         base_image: str | None = None,
+        build_limits: BuildLimits = UNLIMITED,
     ) -> None:
         self._folder = folder
         self._limits = limits or ImportLimits()
         self._base_image = base_image
+        self._build_limits = build_limits
         self._one_at_a_time = threading.Lock()
         self._made: dict[str, Source] = {}
 
@@ -59,7 +61,12 @@ class Images:
             try:
                 tell("building the image" if source.kind is UploadKind.FOLDER else "saving it")
                 image = obtain(
-                    engine, source, order.team, self._limits, base_image=self._base_image
+                    engine,
+                    source,
+                    order.team,
+                    self._limits,
+                    base_image=self._base_image,
+                    build_limits=self._build_limits,
                 )
                 tell("saving the image to a file")
                 _save(engine.save(image), path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NoReturn
 
-from harness.engine.base import EngineInfo, EngineName
+from harness.engine.base import UNLIMITED, BuildLimits, EngineInfo, EngineName
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,9 +43,10 @@ class AbsentEngine:
         *,
         tag: str,
         base_image: str | None = None,
+        limits: BuildLimits = UNLIMITED,
         on_output: Callable[[str], None] | None = None,
     ) -> Image:
-        del tag, base_image, on_output
+        del tag, base_image, limits, on_output
         self._miss(f"{folder}: to be built")
 
     def find(self, reference: str) -> Image:

@@ -35,6 +35,18 @@ class Image:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BuildLimits:
+    """What building one image may take; None: as much as it likes. ``time_s``: in all, and from its
+    last line as long again where it prints nothing. ``memory_bytes``: each of its steps."""
+
+    time_s: float | None = None
+    memory_bytes: int | None = None
+
+
+UNLIMITED = BuildLimits()
+
+
+@dataclass(frozen=True, kw_only=True)
 class BindMount:
     """A host folder or file shown to the submission at ``target``.
 
@@ -220,6 +232,7 @@ class Engine(Protocol):
         *,
         tag: str,
         base_image: str | None = None,
+        limits: BuildLimits = UNLIMITED,
         on_output: Callable[[str], None] | None = None,
     ) -> Image:
         """The image that ``folder`` (a Dockerfile's folder) makes.

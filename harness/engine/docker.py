@@ -19,7 +19,15 @@ from harness.engine.api import (
     reason,
 )
 from harness.engine.arguments import NAME_PREFIX, RUN_LABEL, check_image
-from harness.engine.base import NVIDIA_RUNTIME, EngineInfo, EngineName, HelperSpec, Image
+from harness.engine.base import (
+    NVIDIA_RUNTIME,
+    UNLIMITED,
+    BuildLimits,
+    EngineInfo,
+    EngineName,
+    HelperSpec,
+    Image,
+)
 from harness.engine.connection import open_client
 from harness.engine.container import ContainerExecution
 from harness.engine.deadline import within
@@ -103,6 +111,7 @@ class DockerEngine:
         *,
         tag: str,
         base_image: str | None = None,
+        limits: BuildLimits = UNLIMITED,
         on_output: Callable[[str], None] | None = None,
     ) -> Image:
         """Without ``base_image``: the Dockerfile's own base, else the offline base, if here."""
@@ -114,7 +123,12 @@ class DockerEngine:
             )
         arguments = {} if base_image is None else {BASE_ARGUMENT: base_image}
         build = ClassicBuild(
-            api=self._client.api, folder=folder, tag=tag, arguments=arguments, on_output=say
+            api=self._client.api,
+            folder=folder,
+            tag=tag,
+            arguments=arguments,
+            limits=limits,
+            on_output=say,
         )
         try:
             image_id = build.run()
@@ -123,7 +137,9 @@ class DockerEngine:
                 raise
             say(str(error).splitlines()[0])
             say(f"building from the offline base {OFFLINE_BASE} instead")
-            return self.build(folder, tag=tag, base_image=OFFLINE_BASE, on_output=on_output)
+            return self.build(
+                folder, tag=tag, base_image=OFFLINE_BASE, limits=limits, on_output=on_output
+            )
         return Image(id=image_id, reference=tag)
 
     def find(self, reference: str) -> Image:

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import deque
+from contextlib import closing
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from harness.engine.api import API_FAILURES, BUILD_SILENCE_S, reason
 from harness.errors import BaseImageUnavailable, BuildError, EngineError, HarnessError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
 
     from docker import APIClient
+    from docker.models.images import _ContainerLimits
+
+    from harness.engine.base import BuildLimits
 
 BASE_ARGUMENT = "BASE_IMAGE"
 OFFLINE_BASE = "l2r-base:latest"  # what `make base-image` makes
 
 _TAIL_LINES = 20
+_MAX_LINE_CHARACTERS = 4096  # what a step prints without a line's end must not fill the memory
 # Docker: "Step 2/3 : FROM $BASE"; Podman: "[1/2] STEP 2/3: FROM debian", its variables filled in.
 _STEP = re.compile(
     r"(?:\[\d+/\d+\] )?step \d+(?:/\d+)? ?: (?P<instruction>\w+)\s+(?P<rest>.*)", re.IGNORECASE
@@ -125,41 +132,73 @@ class ClassicBuild:
     folder: Path
     tag: str
     arguments: Mapping[str, str]
+    limits: BuildLimits
     on_output: Callable[[str], None]
 
     def run(self) -> str:
         """The immutable ID of the image. Raises BuildError, BaseImageUnavailable or EngineError."""
         transcript = BuildTranscript(self.arguments, base_default(self.folder / "Dockerfile"))
+        began_s = time.monotonic()
         try:
-            for event in self._events():
-                self._take(event, transcript)
+            with closing(self._events(transcript, began_s)) as events:
+                for event in events:
+                    self._take(event, transcript)
         except API_FAILURES as error:
+            if self._is_late(began_s) and self._answers():
+                raise self._too_long(transcript) from error
             raise self._refused(error) from error
         if transcript.image_id is None:
             raise EngineError(f"building {self.folder}: the container engine named no image")
         return transcript.image_id
 
-    def _events(self) -> Iterator[Mapping[str, Any]]:
-        """The builder's messages; log text regrouped into one message a line."""
-        stream: Iterable[Mapping[str, Any]] = self.api.build(
+    def _events(self, transcript: BuildTranscript, began_s: float) -> Generator[Mapping[str, Any]]:
+        """The builder's messages; log text regrouped into one message a line. An engine ends a
+        build that nobody listens to any more, so whoever has enough closes this.
+
+        Raises BuildError when the build takes longer than it may.
+        """
+        limit_s, memory_bytes = self.limits.time_s, self.limits.memory_bytes
+        memory: _ContainerLimits = {}
+        if memory_bytes is not None:  # swap included, so none on top of it
+            memory = {"memory": memory_bytes, "memswap": memory_bytes}
+        stream: Generator[Mapping[str, Any]] = self.api.build(
             path=str(self.folder),
             tag=self.tag,
             buildargs=dict(self.arguments),
             rm=True,
             forcerm=True,
             decode=True,
-            timeout=BUILD_SILENCE_S,
+            timeout=BUILD_SILENCE_S if limit_s is None else min(BUILD_SILENCE_S, ceil(limit_s)),
+            container_limits=memory,
         )
         pending = ""
-        for event in stream:
-            *lines, pending = (pending + event.get("stream", "")).split("\n")
-            for line in lines:
-                yield {"stream": line}
-            if "stream" not in event:
-                if pending:
-                    yield {"stream": pending}
-                    pending = ""
-                yield event
+        with closing(stream):
+            for event in stream:
+                if self._is_late(began_s):
+                    raise self._too_long(transcript)
+                *lines, pending = (pending + event.get("stream", "")).split("\n")
+                pending = pending[:_MAX_LINE_CHARACTERS]
+                for line in lines:
+                    yield {"stream": line[:_MAX_LINE_CHARACTERS]}
+                if "stream" not in event:
+                    if pending:
+                        yield {"stream": pending}
+                        pending = ""
+                    yield event
+
+    def _is_late(self, began_s: float) -> bool:
+        limit_s = self.limits.time_s
+        return limit_s is not None and time.monotonic() - began_s >= limit_s
+
+    def _answers(self) -> bool:
+        """Does the engine, so that it is the build that is silent?"""
+        try:
+            return bool(self.api.ping())
+        except API_FAILURES:
+            return False
+
+    def _too_long(self, transcript: BuildTranscript) -> BuildError:
+        return self._build_error(transcript, f"it takes longer than {self.limits.time_s:g} s")
 
     def _take(self, event: Mapping[str, Any], transcript: BuildTranscript) -> None:
         if "stream" in event:
@@ -184,6 +223,9 @@ class ClassicBuild:
                 f"{message}; restart it (`sudo systemctl restart docker`), `harness doctor` looks "
                 "at it"
             )
+        return self._build_error(transcript, message)
+
+    def _build_error(self, transcript: BuildTranscript, message: str) -> BuildError:
         tail = "\n".join(f"    {line}" for line in transcript.tail if line)
         return BuildError(
             f"{self.folder}: the build failed at `{transcript.step}`: {message}\n"

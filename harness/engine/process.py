@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from harness.engine import handover
-from harness.engine.base import EngineInfo, EngineName, Image, Isolation
+from harness.engine.base import UNLIMITED, BuildLimits, EngineInfo, EngineName, Image, Isolation
 from harness.engine.child import ChildExecution
 from harness.engine.home import sweep_homes
 from harness.engine.process_tree import ProcessTree, run_marks
@@ -66,6 +66,7 @@ class ProcessEngine:
         *,
         tag: str,  # noqa: ARG002 - nothing is kept under a name
         base_image: str | None = None,  # noqa: ARG002
+        limits: BuildLimits = UNLIMITED,  # noqa: ARG002 - nothing is made
         on_output: Callable[[str], None] | None = None,  # noqa: ARG002
     ) -> Image:
         return Image(id=method_digest(_method_of(folder)), reference=str(folder.resolve()))

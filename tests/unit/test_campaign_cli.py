@@ -155,6 +155,7 @@ def test_requests_between_commands(files: CampaignFiles) -> None:
             "did you mean 'uploads_per_day'",
         ),
         (("campaign", "submissions", "--engine", "docker"), 32, "/nonexistent/docker.sock"),
+        (("campaign", "submissions"), 32, "/nonexistent/docker.sock"),  # no other engine by itself
         (("status",), 12, "is it the folder that `harness campaign --out` named?"),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,6 +14,7 @@ from harness.campaign.events import (
     Opened,
     UploadRejected,
 )
+from harness.campaign.job import perform
 from harness.campaign.journal import Journal, read_journal
 from harness.campaign.order import AttemptKind, Outcome, Place
 from harness.campaign.requests import Asked, Request, ask
@@ -29,6 +30,7 @@ from tests.tiny import ZERO
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from harness.campaign.order import JobEnd, JobOrder
     from harness.scoring.pool import Pool
 
 MOVED = ZERO.replace("np.zeros((3, 8, 6, 10)", "np.ones((3, 8, 6, 10)")
@@ -36,12 +38,15 @@ CRASHES = "os._exit(3)"
 
 
 class Lent:
-    """Workers that run already, and outlive the campaign."""
+    """Workers that run already, and outlive the campaign. ``told`` of what is done with them."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, told: list[str] | None = None) -> None:
         self.run = pool.run
+        self._told = [] if told is None else told
+        self._told.append("opened")
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        self._told.append("closed")
 
     def stop(self) -> None: ...
 
@@ -170,6 +175,40 @@ def test_another_truth_scores_again_and_runs_nothing(files: CampaignFiles) -> No
     assert len(scored) == 2
     assert scored[0].truth_digest != scored[1].truth_digest
     assert attempts(files) == [("alpha", "succeeded")]
+
+
+def test_one_pool_scores_what_waits_and_is_closed_before_a_run(
+    files: CampaignFiles, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def noted(order: JobOrder, *given: Any) -> JobEnd:  # noqa: ANN401 - passed on
+        told.append(order.team)
+        return perform(order, *given)
+
+    told: list[str] = []
+    monkeypatch.setattr("harness.campaign.scorer.Pool", lambda *_: Lent(pool, told))
+    monkeypatch.setattr("harness.campaign.local_crew.perform", noted)
+    files.add("alpha")
+    files.add("bravo")
+    files.settle()
+    conduct(files, seed=1)
+    assert told[1:3] == told[4:] == ["opened", "closed"]
+    files.write_truth(shift=1)
+    files.add("charlie")
+    files.settle()
+    told.clear()
+    conduct(files, seed=1)
+    assert told == ["charlie", "opened", "closed"]
+    assert all(one.scored is not None for one in files.state().attempts.values())
+    files.write_truth(shift=2)
+    files.add("delta")
+    files.add("echo")
+    files.settle()
+    told.clear()
+    conduct(files, seed=1)
+    first, *between, second = told[:4]
+    assert {first, second} == {"delta", "echo"}
+    assert between == ["opened", "closed"]
+    assert told[4:] == ["opened", "closed"]
 
 
 def test_requests_are_taken_up_and_removed(files: CampaignFiles) -> None:

@@ -197,6 +197,28 @@ def test_suspect_runs_are_repeated_as_often_as_is_allowed() -> None:
     assert work(story) == ()
 
 
+@pytest.mark.parametrize(
+    ("status", "again"),
+    [
+        (RunStatus.CRASHED, False),
+        (RunStatus.INCOMPLETE, False),
+        (RunStatus.OUT_OF_MEMORY, False),
+        (RunStatus.REJECTED, False),
+        (RunStatus.OUTPUT_LIMIT, False),
+        (RunStatus.TIMED_OUT, True),
+    ],
+)
+def test_a_teams_own_fault_is_not_repeated_for_a_busy_machine_unless_that_can_cause_it(
+    status: RunStatus, again: bool
+) -> None:
+    story = Story()
+    story.see(A)
+    key = story.run(A, ran(status=status, blame=Blame.SUBMISSION, exit_code=status.exit_code))
+    story.tell(Suspected(team="alpha", run_id=key, reason="drift of 20 %"))
+    assert [one.why for one in work(story)] == ["suspect: drift of 20 %"] * again
+    assert published(story.state, PLAIN)["alpha"].doubt == "drift of 20 %"
+
+
 def test_the_same_image_is_as_suspect_as_the_run_it_has() -> None:
     story = Story()
     older, newer = upload("alpha", 1), upload("alpha", 2)
