@@ -47,7 +47,8 @@ _CREW_POLL_S = 1.0  # how long reports are waited for while there is work
 _SCORE_POLL_S = 0.2  # and while an attempt is scored meanwhile: the next one waits for its end
 _DISK_PAUSE_S = 60.0
 _SETTLE_POLL_S = 0.5
-_REFRESH_SHARE = 20.0  # between two refreshes, so many times what one took
+_REFRESH_SHARE = 20.0  # between two refreshes, or looks, so many times what one took
+_LOOK_PAUSE_S = 5.0  # and no more between two looks: one that read an upload took long for once
 
 
 def refreshed(folder: CampaignFolder, status: StatusRecord) -> None:
@@ -70,7 +71,7 @@ class Conductor:
         self._unusable: dict[str, str] = {}
         self._noticed: set[str] = set()
         self._progress: dict[tuple[str, str], Progressed] = {}
-        self._refresh_from_s = 0.0
+        self._refresh_from_s = self._look_from_s = 0.0
         self._is_news = False
         self._idle_since_s: float | None = None  # and waiting for what is being written
         self._machine = platform.node() or "here"
@@ -202,12 +203,18 @@ class Conductor:
             requests.done(path)
 
     def _look_for_uploads(self) -> None:
+        """While there is work, not again at once: of a thousand uploads a look takes a while."""
+        begun_s = time.monotonic()
+        if self._busy and begun_s < self._look_from_s:
+            return
         with self._breaks.allowed():
             self._scan = self._means.intake.scan(
                 watching=self._campaign.watch,
                 now_s=time.time(),
                 may_read=not self._is_timing_here(),
             )
+        took_s = time.monotonic() - begun_s
+        self._look_from_s = begun_s + took_s + min(took_s * _REFRESH_SHARE, _LOOK_PAUSE_S)
         for event in self._admission.events(self._state, self._policy, self._scan):
             self._write(event)
             self._admission.note(event)
