@@ -127,6 +127,7 @@ def make(folder: Path, teams: int, uploads_each: int) -> None:
         campaign: Campaign,
         places: object,
         engine: Engine,
+        gpu: str | None,
         contents: Contents,
         intake: Intake,
         truth_digest: str,
@@ -136,7 +137,7 @@ def make(folder: Path, teams: int, uploads_each: int) -> None:
         if len(scan.uploads) != teams * uploads_each:
             raise RuntimeError(f"{len(scan.uploads)} uploads were taken: {scan.rejected[:3]}")
         site = getattr(campaigning, "_site")  # noqa: B009 - the place as the command names it
-        place = site(campaign, _places(folder), engine, contents, _request).place
+        place = site(campaign, _places(folder), engine, gpu, contents, _request).place
         _finish(campaign, scan.uploads, place, truth_digest, record)
         return 0
 
