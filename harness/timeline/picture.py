@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from typing import TYPE_CHECKING
 
 from harness.errors import OptionError, OutputError
@@ -30,7 +31,8 @@ def draw_timeline(directory: RunDirectory, path: Path | None) -> Path:
         raise OptionError(f"{target}: expected a name that ends in {' or '.join(_KINDS)}")
     if importlib.util.find_spec("matplotlib") is None:
         raise OptionError(
-            "pictures need matplotlib, which is not installed; `pip install 'l2r-harness[report]'`"
+            "pictures need matplotlib, which is not installed here; "
+            f"`{sys.executable} -m pip install matplotlib`, or the extra l2r-harness[report]"
         )
     from harness.timeline.draw import draw  # noqa: PLC0415 - takes a second, and is an extra
 
