@@ -340,7 +340,8 @@ class Conductor:
             return
         if self._means.scorer.next() is None or not self._busy:
             self._is_news = False
-            self._refresh()
+            # Whoever is called reads what is so now; others see it within the next second.
+            self._refresh(now=bool(self._policy.after_each) or len(self._busy) < 2)
             with self._breaks.allowed():
                 run_after_each(self._policy.after_each, self._campaign.folder, self._view.warned)
 
