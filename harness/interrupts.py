@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ _log = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class OwnSignals:
+class OwnSignals(ABC):
     """Within, Ctrl-C, SIGTERM and SIGHUP come to :meth:`_handle`; then again where they came
     before. Signals reach the main thread alone: in another, this does nothing."""
 
@@ -38,8 +39,9 @@ class OwnSignals:
             number, handler = self._before.pop()
             signal.signal(number, handler)  # type: ignore[arg-type]  # what signal() gave
 
+    @abstractmethod
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        raise NotImplementedError
+        """In the main thread, between two of its steps."""
 
 
 class Interrupts(OwnSignals):
