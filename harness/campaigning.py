@@ -24,7 +24,14 @@ from harness.campaign.rules import gain
 from harness.campaign.score import score_attempt
 from harness.campaign.scorer import Scorer
 from harness.campaign.site import Site
-from harness.campaign.upload import CALIBRATION, UploadKind
+from harness.campaign.upload import CALIBRATION
+from harness.campaign_engine import (
+    check_uploads,
+    engine_of,
+    gpu_of,
+    image_ids,
+    require_engine,
+)
 from harness.campaign_reference import reference_image, with_reference
 from harness.challenge.limit_changes import change_limits
 from harness.challenge.model import builtin_names, challenge_text, load_challenge
@@ -34,24 +41,15 @@ from harness.cli_recover import engines
 from harness.collect import check_writable
 from harness.console_campaign import CampaignView
 from harness.console_campaign_summary import show_campaign
-from harness.engine.absent import AbsentEngine
-from harness.engine.base import BuildLimits, EngineName
-from harness.engine.choose import choose_engine
-from harness.engine.docker import DockerEngine
+from harness.engine.base import BuildLimits
 from harness.errors import (
     CampaignError,
     DataError,
-    EngineMissing,
-    EngineUnreachable,
-    ImageMissing,
     Interrupted,
     MachineBusy,
-    OptionError,
 )
-from harness.gpu_choice import one_gpu
 from harness.imports.limits import ImportLimits
 from harness.machine.fingerprint import take_fingerprint
-from harness.machine.gpu import gpus
 from harness.scoring.cases import cases_of_challenge, check_images
 from harness.scoring.evaluate import ZeroFields, check_truth
 from harness.scoring.results import initial_cases_path
@@ -64,16 +62,13 @@ if TYPE_CHECKING:
     from harness.cache import CacheMode
     from harness.campaign.crew import Crew
     from harness.campaign.events import Scored
-    from harness.campaign.intake import Scan
     from harness.campaign.policy import Policy
     from harness.campaign.state import Attempt
     from harness.challenge.model import Challenge
     from harness.engine.base import Engine, Isolation
-    from harness.engine.choose import EngineChoice
     from harness.scoring.pool import Pool
 
 _LOCK_PATIENCE_S = 1.0
-_MAX_NAMED = 5  # entries, in one message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,14 +123,14 @@ def run_campaign(request: Request) -> int:
     check_truth(cases)
     check_images(cases, places.truth, places.data)
     check_writable(places.runs, ("_campaign", CALIBRATION))
-    engine = _engine(request)
-    gpu = _gpu(request, engine)
+    engine = engine_of(request)
+    gpu = gpu_of(request, engine)
     folder = CampaignFolder(places.runs)
     if request.engine == "auto":
         require_isolation_as_before(folder, engine.info.name)
     contents = Contents(folder.contents_path)
-    intake = Intake(places.submissions, rules.policy, contents, rules.challenge, _image_ids(engine))
-    _check_uploads(intake.scan(watching=request.watch, now_s=time.time()), engine)
+    intake = Intake(places.submissions, rules.policy, contents, rules.challenge, image_ids(engine))
+    check_uploads(intake.scan(watching=request.watch, now_s=time.time()), engine)
     calibration = reference_image(rules.policy, engine, request.base_image)
     with data_lock.shared(places.data):
         data_digest = contents.data_digest(places.data, tasks)
@@ -183,7 +178,7 @@ def _conduct(
             crew=crew,
             intake=intake,
             scorer=scorer,
-            ready=lambda: _require_engine(request, engine),
+            ready=lambda: require_engine(request, engine),
             find_out=lambda directory: find_out(directory, engines(engine)),
         )
         conductor = Conductor(campaign, means, view, breaks)
@@ -241,80 +236,6 @@ def _places(request: Request) -> _Places:
                 "taken for an upload; put it beside"
             )
     return places
-
-
-def _engine(request: Request) -> Engine:
-    """Raises EngineMissing or EngineUnreachable where images are run here."""
-    try:
-        engine, notice = _chosen(request.engine)
-    except (EngineMissing, EngineUnreachable) as error:
-        if request.scheduler is None:
-            raise
-        return AbsentEngine(error)
-    if notice is not None:
-        console.warn(notice)
-    engine.check_isolation(request.isolation)
-    if request.engine == "process":
-        console.warn(
-            "the process engine isolates nothing: a submission can read the truth, and change "
-            "other teams' results; for your own methods only"
-        )
-    return engine
-
-
-def _gpu(request: Request, engine: Engine) -> str | None:
-    """The UUID of the one that runs get. Raises OptionError."""
-    if request.gpu is None:
-        return None
-    if request.scheduler is not None:
-        raise OptionError(
-            "--gpus: expected it with the workers of the cluster, each of which has its own: "
-            "`harness cluster worker --gpus`; leave it out here"
-        )
-    found = one_gpu(request.gpu, gpus(), why_not=engine.why_no_gpus)
-    return None if found is None else found[1]
-
-
-def _chosen(wanted: EngineChoice) -> tuple[Engine, str | None]:
-    """An engine that is there and does not answer is waited for by people: others' uploads must not
-    be run without isolation because it was busy, or was just started again."""
-    if wanted != "auto":
-        return choose_engine(wanted)
-    try:
-        return choose_engine("docker")
-    except EngineMissing:
-        return choose_engine("auto")
-
-
-def _require_engine(request: Request, engine: Engine) -> None:
-    """Raises EngineError while it does not answer. A worker of a cluster sees to its own."""
-    if isinstance(engine, DockerEngine) and request.scheduler is None:
-        DockerEngine.connect().close()
-
-
-def _image_ids(engine: Engine) -> Callable[[str], str | None]:
-    def image_id(name: str) -> str | None:
-        try:
-            return engine.find(name).id
-        except ImageMissing:
-            return None
-
-    return image_id
-
-
-def _check_uploads(scan: Scan, engine: Engine) -> None:
-    """Raises EngineMissing for what this engine cannot run."""
-    if engine.info.name is not EngineName.PROCESS:
-        return
-    runnable = (UploadKind.FOLDER, UploadKind.FIELDS)
-    entries = [one.upload.entry for one in scan.uploads if one.upload.kind not in runnable]
-    if entries:
-        more = f" and {len(entries) - _MAX_NAMED} more" if len(entries) > _MAX_NAMED else ""
-        raise EngineMissing(
-            f"{', '.join(entries[:_MAX_NAMED])}{more}: images need Docker or Podman, and no engine "
-            "for them answers or --engine process was given; only folders and zips of fields can "
-            "do without"
-        )
 
 
 # Where it is done.

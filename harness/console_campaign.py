@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from harness.campaign.crew import Progressed
     from harness.campaign.events import Line
-    from harness.campaign.rows import StatusRecord
     from harness.campaign.state import CampaignState
+    from harness.campaign.status import StatusRecord
 
 _REDRAWS_PER_S = 1.0  # a timed run may go on in the same machine
 _QUIET_S = 60.0  # between two lines about the pairs of one run, or about waiting

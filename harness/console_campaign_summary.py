@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from harness import console
-from harness.campaign.rows import RowState
+from harness.campaign.status import RowState
 from harness.console_campaign_table import campaign_table, counts, mark_of, verdict_text
 from harness.store import RunStatus
 from harness.text import harmless, harmless_line
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from harness.campaign.rows import StatusRecord, TaskRow
     from harness.campaign.state import CampaignState
+    from harness.campaign.status import StatusRecord, TaskRow
 
 _MAX_REASON = 300  # characters
 _MAX_LISTED = 50

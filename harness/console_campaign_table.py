@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.campaign.order import Outcome
-from harness.campaign.rows import RowState
+from harness.campaign.status import RowState
 from harness.console import seconds
 from harness.execute import Step
 from harness.text import harmless, harmless_line
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from harness.campaign.crew import Progressed
-    from harness.campaign.rows import StatusRecord, TaskRow
+    from harness.campaign.status import StatusRecord, TaskRow
 
 _WIDE = 120  # columns from which on every metric has room, with its name
 _BESIDE, _TASK_WITH_METRIC = 38, 18  # columns: of team and verdict, and of each task

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from harness.campaign.crew import Progressed
     from harness.campaign.events import Line
     from harness.campaign.intake import Intake
-    from harness.campaign.rows import StatusRecord
     from harness.campaign.state import Attempt, CampaignState
+    from harness.campaign.status import StatusRecord
     from harness.scoring.pool import Pool
     from harness.store import RunDirectory
 

@@ -19,6 +19,7 @@ from harness.campaign.crew import Ended, Progressed
 from harness.campaign.events import AttemptEnded, AttemptStarted, Closed, Opened
 from harness.campaign.journal import Journal
 from harness.campaign.orders import new_run_id, order_of
+from harness.campaign.pace import Pace
 from harness.campaign.readiness import Readiness
 from harness.campaign.rows import campaign_status
 from harness.campaign.setting import Setting, write_setting
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     from harness.campaign.intake import Scan
     from harness.campaign.means import Campaign, Means
     from harness.campaign.order import JobEnd, JobOrder
-    from harness.campaign.rows import StatusRecord
     from harness.campaign.state import CampaignState
+    from harness.campaign.status import StatusRecord
     from harness.campaign.view import View
 
 _log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ _CREW_POLL_S = 1.0  # how long reports are waited for while there is work
 _SCORE_POLL_S = 0.2  # and while an attempt is scored meanwhile: the next one waits for its end
 _DISK_PAUSE_S = 60.0
 _SETTLE_POLL_S = 0.5
-_REFRESH_SHARE = 20.0  # between two refreshes, or looks, so many times what one took
+_PAUSES = 20.0  # between two refreshes, or two looks, so many times what one took
 _LOOK_PAUSE_S = 5.0  # and no more between two looks: one that read an upload took long for once
 
 
@@ -68,10 +69,12 @@ class Conductor:
         self._reports: deque[CrewReport] = deque()
         self._busy: dict[str, tuple[str, str]] = {}  # what the crew has, by the place's name
         self._scan: Scan | None = None
+        self._present: frozenset[str] = frozenset()  # uploads that are in the folder
         self._unusable: dict[str, str] = {}
         self._noticed: set[str] = set()
         self._progress: dict[tuple[str, str], Progressed] = {}
-        self._refresh_from_s = self._look_from_s = 0.0
+        self._refreshes = Pace(pauses=_PAUSES)
+        self._looks = Pace(pauses=_PAUSES, most_s=_LOOK_PAUSE_S)
         self._is_news = False
         self._idle_since_s: float | None = None  # and waiting for what is being written
         self._machine = platform.node() or "here"
@@ -79,13 +82,6 @@ class Conductor:
     @property
     def state(self) -> CampaignState:
         return self._state
-
-    @property
-    def _present(self) -> frozenset[str]:
-        """Uploads that are in the folder."""
-        if self._scan is None:
-            return frozenset()
-        return frozenset(one.upload.id for one in self._scan.uploads)
 
     def conduct(self) -> int:
         """The exit code. Raises HarnessError for what stops the campaign: its journal has all that
@@ -204,23 +200,22 @@ class Conductor:
 
     def _look_for_uploads(self) -> None:
         """While there is work, not again at once: of a thousand uploads a look takes a while."""
-        begun_s = time.monotonic()
-        if self._busy and begun_s < self._look_from_s:
+        if self._busy and not self._looks.is_due:
             return
-        with self._breaks.allowed():
-            self._scan = self._means.intake.scan(
-                watching=self._campaign.watch,
-                now_s=time.time(),
-                may_read=not self._is_timing_here(),
-            )
-        took_s = time.monotonic() - begun_s
-        self._look_from_s = begun_s + took_s + min(took_s * _REFRESH_SHARE, _LOOK_PAUSE_S)
-        for event in self._admission.events(self._state, self._policy, self._scan):
-            self._write(event)
-            self._admission.note(event)
-        for one in self._scan.uploads:
-            for note in one.notes:
-                self._notice_once(f"{one.upload.team}: {one.upload.entry}: {note}")
+        with self._looks.measured():
+            with self._breaks.allowed():
+                self._scan = scan = self._means.intake.scan(
+                    watching=self._campaign.watch,
+                    now_s=time.time(),
+                    may_read=not self._is_timing_here(),
+                )
+            self._present = frozenset(one.upload.id for one in scan.uploads)
+            for event in self._admission.events(self._state, self._policy, scan):
+                self._write(event)
+                self._admission.note(event)
+            for one in scan.uploads:
+                for note in one.notes:
+                    self._notice_once(f"{one.upload.team}: {one.upload.entry}: {note}")
 
     def _suspect(self) -> None:
         for event in drift.new_suspicions(self._state, self._policy):
@@ -361,14 +356,12 @@ class Conductor:
 
     def _refresh(self, *, now: bool = True) -> None:
         """With ``now`` False not again at once: of a thousand teams it takes a while."""
-        begun_s = time.monotonic()
-        if not now and begun_s < self._refresh_from_s:
+        if not now and not self._refreshes.is_due:
             return
-        status = self.status()
-        refreshed(self._campaign.folder, status)
-        self._view.refreshed(status)
-        took_s = time.monotonic() - begun_s
-        self._refresh_from_s = begun_s + took_s * (1 + _REFRESH_SHARE)
+        with self._refreshes.measured():
+            status = self.status()
+            refreshed(self._campaign.folder, status)
+            self._view.refreshed(status)
 
     def status(self) -> StatusRecord:
         return campaign_status(

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from harness.campaign.events import Line
 from harness.errors import OutputError
+from harness.store import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +43,7 @@ class Journal:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         except OSError as error:
             raise OutputError(f"{path}: {error.strerror}") from error
         try:
@@ -175,12 +176,3 @@ def _decode(raw: bytes) -> Line | None:
         return Line.model_validate_json(text)
     except (ValueError, ValidationError):
         return None
-
-
-def _sync_folder(path: Path) -> None:
-    """The name of a new file is on the disk when its folder is."""
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -22,6 +22,7 @@ from harness.campaign.state import replay
 from harness.campaign.upload import Team
 from harness.challenge.findings import did_you_mean
 from harness.errors import CampaignError, OutputError
+from harness.store import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,7 +83,7 @@ def ask(folder: CampaignFolder, request: Request) -> Path:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-        _sync(folder.requests_dir)
+        sync_folder(folder.requests_dir)
     except OSError as error:
         raise OutputError(f"{path}: {error.strerror}; nothing was asked for") from error
     return path
@@ -116,7 +117,7 @@ def done(path: Path) -> None:
     """The request is in the journal. Raises OutputError: it would be taken up again and again."""
     try:
         path.unlink(missing_ok=True)
-        _sync(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise OutputError(f"{path}: {error.strerror}; remove it") from error
 
@@ -141,11 +142,3 @@ def _rename(path: Path, aside: Path) -> None:
         path.rename(aside)
     except OSError as error:
         raise OutputError(f"{path}: {error.strerror}; remove it") from error
-
-
-def _sync(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
 
     from harness.campaign.crew import Progressed
     from harness.campaign.events import Line
-    from harness.campaign.rows import StatusRecord
     from harness.campaign.state import CampaignState
+    from harness.campaign.status import StatusRecord
 
 
 class View(Protocol):

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.campaign.upload import Sha256
 from harness.errors import MachineError, OutputError
+from harness.store import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,10 +147,10 @@ class Incoming:
         try:
             self._writing.finish()
             for folder in sorted({path.parent for path in _below(self._path, self._path)}):
-                _sync(folder)
-            _sync(self._path)
+                sync_folder(folder)
+            sync_folder(self._path)
             self._path.rename(self._target)
-            _sync(self._target.parent)
+            sync_folder(self._target.parent)
         except OSError as error:
             raise OutputError(f"{self._target}: {error.strerror}") from error
 
@@ -269,11 +270,3 @@ def _below(folder: Path, root: Path) -> Iterator[Path]:
             yield from _below(path, root)
         else:
             yield path
-
-
-def _sync(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

@@ -11,7 +11,7 @@ import docker.errors
 import pytest
 
 from harness.campaign.order import Outcome
-from harness.campaign.rows import StatusRecord
+from harness.campaign.status import StatusRecord
 from harness.store import RunDirectory, RunStatus
 from tests.docker.campaign_command import arguments_of, harness
 from tests.docker.campaign_results import CampaignResults

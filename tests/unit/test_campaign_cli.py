@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.campaign.order import Outcome
-from harness.campaign.rows import RowState, StatusRecord
+from harness.campaign.status import RowState, StatusRecord
 from harness.store import RunStatus
 from tests.campaign_parts import CampaignFiles
 from tests.tiny import ZERO

@@ -18,7 +18,7 @@ from harness.campaign.job import perform
 from harness.campaign.journal import Journal, read_journal
 from harness.campaign.order import AttemptKind, Outcome, Place
 from harness.campaign.requests import Asked, Request, ask
-from harness.campaign.rows import StatusRecord
+from harness.campaign.status import StatusRecord
 from harness.campaigning import Request as CampaignRequest
 from harness.campaigning import run_campaign
 from harness.engine.base import Isolation

@@ -10,8 +10,10 @@ from harness.campaign.crew import Progressed
 from harness.campaign.events import Closed, Opened, Scored, Suspected, TeamDropped, UploadRejected
 from harness.campaign.order import JobEnd, Outcome, Place
 from harness.campaign.policy import Calibration, Policy, TeamOverride
-from harness.campaign.rows import RowState, StatusRecord, TaskRow, campaign_status, exit_code
+from harness.campaign.rows import campaign_status
+from harness.campaign.status import RowState, StatusRecord, TaskRow
 from harness.campaign.upload import TeamInfo
+from harness.campaign.verdict import exit_code
 from harness.errors import Blame
 from harness.execute import Progress, Step
 from tests.campaign_story import Story, conditions, crashed, fault, interrupted, ran, upload

@@ -102,6 +102,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 TOP = {
     "campaign_asked",
+    "campaign_engine",
     "campaign_reference",
     "campaigning",
     "cli",
