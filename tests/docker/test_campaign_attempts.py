@@ -69,24 +69,23 @@ def site(tmp_path: Path, engine: DockerEngine) -> Site:
 @pytest.fixture
 def upload(tmp_path: Path, client: DockerClient, base: str) -> Iterator[Callable[..., Source]]:
     """``upload(script, kind)``: what a team hands in; no two images are the same."""
-    made: list[str] = []
+    labels: list[str] = []
 
     def make(script: str, kind: UploadKind = UploadKind.FOLDER, *lines: str) -> Source:
-        folder = tmp_path / f"upload{len(made)}"
+        folder = tmp_path / f"upload{len(labels)}"
         folder.mkdir()
         np.savez_compressed(folder / "zero.npz", np.zeros((3, 8, 6, 10), np.float16))
         label = uuid.uuid4().hex
+        labels.append(label)
         entry = json.dumps(["sh", "-c", script])
         content = [f"FROM {base}", "COPY zero.npz /", f"LABEL unique={label}", *lines]
         (folder / "Dockerfile").write_text("\n".join([*content, f"ENTRYPOINT {entry}"]) + "\n")
         digest = f"sha256:{hashlib.sha256(label.encode()).hexdigest()}"
         source = Source(kind=UploadKind.FOLDER, sha256=digest, entry="team", path=folder)
         if kind is UploadKind.FOLDER:
-            made.append(f"l2r-campaign/team:{digest.removeprefix('sha256:')[:12]}")
             return source
         tag = f"l2r-harness-test:{label}"
         image, _ = client.images.build(path=str(folder), tag=tag, rm=True)
-        made.append(str(image.id))
         if kind is UploadKind.IMAGE:
             return Source(kind=kind, sha256=str(image.id), entry=tag, reference=tag)
         path = tmp_path / f"{label}.tar"
@@ -98,9 +97,10 @@ def upload(tmp_path: Path, client: DockerClient, base: str) -> Iterator[Callable
         return Source(kind=kind, sha256=digest, entry="team.tar", path=path)
 
     yield make
-    for name in made:
-        with suppress(docker.errors.NotFound):
-            client.images.remove(name, force=True)
+    for label in labels:  # whatever names the harness gave them
+        for image in client.images.list(filters={"label": f"unique={label}"}):
+            with suppress(docker.errors.NotFound):
+                client.images.remove(str(image.id), force=True)
 
 
 def assert_good(end: JobEnd) -> None:

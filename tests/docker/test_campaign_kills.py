@@ -72,17 +72,22 @@ QUICK_CPU_S = 2.5  # of a command that has nothing to do: its start, and a look 
 
 @pytest.fixture(scope="module")
 def maker(client: DockerClient, base: str) -> Iterator[ImageMaker]:
+    others = _images(client)  # of faults, say: their tests may follow in this process
     yield ImageMaker(root=root_layer(client, base), label=LABEL)
-    while _remove_images(client):
+    while _remove_images(client, others):
         continue
 
 
-def _remove_images(client: DockerClient) -> int:
+def _images(client: DockerClient) -> set[str]:
+    return {str(one.id) for one in client.images.list(all=True, filters={"label": LABEL})}
+
+
+def _remove_images(client: DockerClient, others: set[str]) -> int:
     """How many were removed: one that others were built on goes after them."""
     removed = 0
-    for image in client.images.list(all=True, filters={"label": LABEL}):
+    for image_id in _images(client) - others:
         with suppress(docker.errors.APIError):
-            client.images.remove(str(image.id), force=True)
+            client.images.remove(image_id, force=True)
             removed += 1
     return removed
 
